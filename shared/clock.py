@@ -1,0 +1,53 @@
+"""The clock, injected: nothing below a service class reads the time by itself.
+
+All instants are timezone-aware and in UTC. A carrier's day and month are those of Shanghai.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+
+Clock = Callable[[], datetime]
+
+# China has had one zone and no daylight saving since 1991; a fixed offset needs no tz database.
+SHANGHAI = timezone(timedelta(hours=8), "Asia/Shanghai")
+
+
+def system_clock() -> datetime:
+    """Now, in UTC."""
+    return datetime.now(UTC)
+
+
+class FrozenClock:
+    """A clock that tests set and move by hand."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> datetime:
+        self.now += timedelta(seconds=seconds)
+        return self.now
+
+
+def period_of(at: datetime) -> str:
+    """The billing period (`2026-06`) an instant falls in, by Shanghai's calendar."""
+    return at.astimezone(SHANGHAI).strftime("%Y-%m")
+
+
+def period_bounds(period: str) -> tuple[datetime, datetime]:
+    """First instant of a period and first instant after it, in UTC.
+
+    Raises ValueError unless `period` is `YYYY-MM`.
+    """
+    start = datetime.strptime(period, "%Y-%m").replace(tzinfo=SHANGHAI)
+    after = start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
+    return start.astimezone(UTC), after.astimezone(UTC)
+
+
+def day_of(at: datetime) -> str:
+    """The day (`2026-06-18`) an instant falls on in Shanghai."""
+    return at.astimezone(SHANGHAI).strftime("%Y-%m-%d")

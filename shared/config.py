@@ -1,0 +1,86 @@
+"""Configuration of every process: `TOKENGRID_*` environment variables over a YAML file over defaults.
+
+The defaults are the embedded shape: one process, in-process broker, SQLite under `var/`.
+Every bound, timeout and default stands here once, with its reason.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+SERVICES = ("catalog", "quota", "routing", "billing", "audit")
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="TOKENGRID_", extra="forbid")
+
+    broker: str = Field(
+        "inproc://localhost", description="kombu URI: inproc://localhost, or amqp://user:password@host:port/vhost"
+    )
+    database: str = Field(
+        "sqlite:///{var}/{service}.db",
+        description="SQLAlchemy URL; {var} and {service} are filled in. PostgreSQL: postgresql+psycopg://…/tokengrid_{service}",
+    )
+    var: Path = Field(Path("var"), description="folder for all state of the embedded shape")
+    deadline_s: float = Field(
+        15.0, gt=0, description="longest wait for an RPC's answer; a heartbeat is missed well before"
+    )
+    heartbeat_s: int = Field(10, ge=0, description="AMQP heartbeat; a dead peer is noticed after two")
+    max_workers: int = Field(32, ge=1, description="RPC calls a service process works on at once")
+    batch_max: int = Field(8192, ge=1, description="commands in one execute call")
+    page_max: int = Field(5000, ge=1, description="events in one page of a log")
+    follow_poll_s: float = Field(1.0, gt=0, description="a follower pulls at least this often, prompted or not")
+    backdate_max_s: int = Field(
+        35 * 86400, ge=0, description="how old a command's occurred_at may be: late mediation files of the last period"
+    )
+    future_max_s: int = Field(60, ge=0, description="how far ahead of our clock occurred_at may be: clock skew")
+    sweep_interval_s: float = Field(
+        0.0, ge=0, description="how often quota sweeps expired grants and holds by its own clock; 0: only when told"
+    )
+    seal_interval_s: float = Field(2.0, gt=0, description="how often audit signs a checkpoint of a log that has grown")
+    accounts_cached_max: int = Field(200_000, ge=1, description="accounts a quota process keeps in memory")
+    telemetry: Literal["off", "console", "otlp"] = Field("off", description="where traces and metrics go")
+    otlp_endpoint: str = Field("http://localhost:4318", description="OTLP/HTTP collector, used when telemetry is otlp")
+    log_level: str = Field("WARNING", description="level of the log on stderr")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = os.environ.get("TOKENGRID_CONFIG_FILE")
+        yaml = (YamlConfigSettingsSource(settings_cls, yaml_file=file),) if file else ()
+        return (init_settings, env_settings, *yaml)
+
+    @property
+    def embedded(self) -> bool:
+        """One process, nothing to install: the in-process broker."""
+        return self.broker.startswith("inproc:")
+
+    def database_url(self, service: str) -> str:
+        """The SQLAlchemy URL of one service's own database."""
+        return self.database.format(var=self.var, service=service)
+
+    def nameko(self) -> dict[str, object]:
+        """The configuration dictionary that nameko's containers and proxies take."""
+        return {
+            "AMQP_URI": self.broker,
+            "HEARTBEAT": self.heartbeat_s,
+            "max_workers": self.max_workers,
+            "serializer": "json",
+            "tokengrid": self,
+        }

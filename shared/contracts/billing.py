@@ -1,0 +1,183 @@
+"""Billing's published language: what it costs in money. Streams: `bill:number`, `statement:home/serving/period`,
+`numbers:operator`. A bill is hashed over its canonical JSON (`bill_sha256`): sorted keys, no spaces, UTF-8."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from shared.contracts.base import (
+    AccountId,
+    Command,
+    Count,
+    Event,
+    Fen,
+    Instant,
+    Part,
+    Percent,
+    Period,
+    Reference,
+    Requested,
+    RequestId,
+    SignedFen,
+    Slug,
+    Text,
+    Usage,
+    command,
+    event,
+)
+from shared.units import AMOUNT_MAX
+
+LineKind = Literal["plan_fee", "discount", "bundle", "purchase", "trial", "usage", "late_usage"]
+Residual = Annotated[str, Meta(pattern=r"^-?[0-9]+/[0-9]+\Z", description="exact fen minus charged fen, as a fraction")]
+
+
+SignedAmount = Annotated[int, Meta(ge=-AMOUNT_MAX, le=AMOUNT_MAX, description="millipoints")]
+
+
+class BillLine(Part, frozen=True, kw_only=True):
+    """One line: computed exactly, rounded once (half away from zero); what rounding took is `residual`.
+
+    `amount`: millipoints granted or debited; `charged`: the part of it that no grant had paid for.
+    """
+
+    kind: LineKind
+    text: Text
+    fen: SignedFen
+    model: Reference = ""
+    plan: Reference = ""
+    plan_version: Count = 0
+    rate_card: Reference = ""
+    calls: Count = 0
+    usage: Usage = Usage()
+    amount: SignedAmount = 0
+    charged: SignedAmount = 0
+    residual: Residual = "0/1"
+
+
+class Bill(Part, frozen=True, kw_only=True):
+    """What a subscriber owes for a period. total_fen = sum of the lines; VAT is included and shown."""
+
+    number: Reference
+    operator: Slug
+    account: AccountId
+    period: Period
+    currency: Literal["CNY"] = "CNY"
+    lines: tuple[BillLine, ...]
+    total_fen: SignedFen
+    vat_percent: Percent
+    vat_fen: SignedFen
+    calls: Count
+    tokens: Count
+    debited: SignedAmount
+    quota_position: Count
+    catalog_position: Count
+
+
+class StatementLine(Part, frozen=True, kw_only=True):
+    """Wholesale for one model: by the tariff in force, computed exactly, rounded once."""
+
+    model: Slug
+    tariff: Reference
+    calls: Count
+    usage: Usage
+    amount: SignedAmount
+    gross_fen: Fen
+    discount_fen: Fen
+    net_fen: Fen
+
+
+class Statement(Part, frozen=True, kw_only=True):
+    """What `home` owes `serving` for a period."""
+
+    home: Slug
+    serving: Slug
+    period: Period
+    lines: tuple[StatementLine, ...]
+    calls: Count
+    gross_fen: Fen
+    discount_fen: Fen
+    net_fen: Fen
+    quota_position: Count
+
+
+# --- events ----------------------------------------------------------------------------------
+@event("billing")
+class BillIssued(Event, frozen=True, kw_only=True):
+    bill: Bill
+    bill_sha256: Text
+
+
+@event("billing")
+class BillPaid(Requested, frozen=True, kw_only=True):
+    number: Reference
+    fen: SignedFen
+
+
+@event("billing")
+class CreditNoteIssued(Requested, frozen=True, kw_only=True):
+    """A correction: an issued bill is never changed."""
+
+    number: Reference
+    bill_number: Reference
+    fen: Fen
+    reason: Text
+
+
+@event("billing")
+class StatementIssued(Event, frozen=True, kw_only=True):
+    statement: Statement
+    statement_sha256: Text
+
+
+# --- commands --------------------------------------------------------------------------------
+@command("billing", "issue_bills")
+class IssueBills(Command, frozen=True, kw_only=True):
+    """Issue the period's missing bills of one operator, at most `limit`; repeat until `remaining` is 0.
+
+    `quota_position` is the cut-off: billing must have followed quota's log that far.
+    """
+
+    operator: Slug
+    period: Period
+    quota_position: Count
+    limit: Count = 200
+    occurred_at: Instant | None = None
+
+
+@command("billing", "dry_run")
+class DryRun(Command, frozen=True, kw_only=True):
+    """The bill of an account as it would be now; nothing is changed."""
+
+    operator: Slug
+    account: AccountId
+    period: Period
+
+
+@command("billing", "pay")
+class Pay(Command, frozen=True, kw_only=True):
+    request_id: RequestId
+    number: Reference
+    fen: SignedFen
+    occurred_at: Instant | None = None
+
+
+@command("billing", "credit")
+class Credit(Command, frozen=True, kw_only=True):
+    """Issue a credit note on an issued bill; never more than the bill, over all its notes."""
+
+    request_id: RequestId
+    number: Reference
+    fen: Fen
+    reason: Text
+    occurred_at: Instant | None = None
+
+
+@command("billing", "settle_period")
+class SettlePeriod(Command, frozen=True, kw_only=True):
+    """Issue the statements between all pairs of operators for a period."""
+
+    period: Period
+    quota_position: Count
+    occurred_at: Instant | None = None

@@ -1,0 +1,313 @@
+"""Quota's published language: who may spend what.
+
+An account's stream is `operator/account`; both are part of every record, so events do not repeat
+them. Things are named by the request that made them: a grant, a reservation and a debit carry the
+`request_id` of their command as their name, unique within the account.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from shared.contracts.base import (
+    AccountId,
+    Amount,
+    AmountOrZero,
+    Command,
+    Count,
+    Fen,
+    Instant,
+    Rates,
+    Reference,
+    Requested,
+    RequestId,
+    Scope,
+    Slug,
+    Text,
+    Tokens,
+    Usage,
+    command,
+    event,
+)
+
+CREDIT = "credit"  # the pseudo-grant that stands for the credit limit in draws
+
+GrantSource = Literal["purchase", "plan", "trial", "bundle", "promotion", "adjustment"]
+
+
+class Draw(msgspec.Struct, frozen=True, array_like=True):
+    """`[grant, amount]`: so many millipoints from (or back to) this grant."""
+
+    grant: str
+    amount: int
+
+
+# --- events ----------------------------------------------------------------------------------
+@event("quota")
+class AccountOpened(Requested, frozen=True, kw_only=True):
+    """A wallet at an operator. `credit_limit` above zero makes it (also) postpaid; `plan` is the offer whose
+    price as you go holds for what no grant covers."""
+
+    subscriber: Reference = ""
+    plan: Reference = ""
+    credit_limit: AmountOrZero = 0
+
+
+@event("quota")
+class PointsGranted(Requested, frozen=True, kw_only=True):
+    """A lot of points with its provenance: source, plan, and the price paid for it."""
+
+    amount: Amount
+    source: GrantSource
+    price_fen: Fen = 0
+    scope: Scope = Scope()
+    priority: Count = 50
+    effective_at: Instant
+    expires_at: Instant | None = None
+    plan: Reference = ""
+    plan_version: Count = 0
+    origin: Reference = ""
+
+
+@event("quota")
+class GrantVoided(Requested, frozen=True, kw_only=True):
+    """What was left of a grant was withdrawn."""
+
+    grant: RequestId
+    amount: AmountOrZero
+    reason: Text = ""
+
+
+@event("quota")
+class GrantExpired(Requested, frozen=True, kw_only=True):
+    """Breakage: what was left of a grant at its expiry."""
+
+    grant: RequestId
+    amount: AmountOrZero
+
+
+@event("quota")
+class PointsReserved(Requested, frozen=True, kw_only=True):
+    """Points held for one call, drawn from named grants; the price is pinned."""
+
+    call: Reference
+    model: Slug
+    rate_card: Reference
+    amount: Amount
+    draws: tuple[Draw, ...]
+    expires_at: Instant
+    max_usage: Usage | None = None
+    final: bool = False
+    max_output_tokens: Tokens | None = None
+
+
+@event("quota")
+class ReservationExtended(Requested, frozen=True, kw_only=True):
+    """More points held for the same call."""
+
+    reservation: RequestId
+    amount: Amount
+    draws: tuple[Draw, ...]
+    expires_at: Instant
+
+
+@event("quota")
+class ReservationReleased(Requested, frozen=True, kw_only=True):
+    """Nothing (more) was used: all that was still held went back."""
+
+    reservation: RequestId
+    amount: AmountOrZero
+    reason: Text = ""
+
+
+@event("quota")
+class ReservationExpired(Requested, frozen=True, kw_only=True):
+    """The time to live was over: all that was still held went back."""
+
+    reservation: RequestId
+    amount: AmountOrZero
+
+
+@event("quota")
+class TokensDebited(Requested, frozen=True, kw_only=True):
+    """A call used tokens. amount = sum of usage x rates = sum of draws + overdrawn, exactly."""
+
+    call: Reference
+    model: Slug
+    rate_card: Reference
+    rates: Rates
+    usage: Usage
+    amount: AmountOrZero
+    draws: tuple[Draw, ...]
+    overdrawn: AmountOrZero = 0
+    released: AmountOrZero = 0
+    reservation: Reference = ""
+    final: bool = True
+    late: bool = False
+    deployment: Reference = ""
+    serving_operator: Reference = ""
+
+
+@event("quota")
+class DebitReversed(Requested, frozen=True, kw_only=True):
+    """Points given back, in reverse order of the draw. `overdrawn`: how much less is owed."""
+
+    debit: RequestId
+    model: Slug
+    rate_card: Reference
+    amount: Amount
+    draws: tuple[Draw, ...]
+    overdrawn: AmountOrZero = 0
+    reason: Text = ""
+
+
+@event("quota")
+class CreditLimitSet(Requested, frozen=True, kw_only=True):
+    credit_limit: AmountOrZero
+
+
+@event("quota")
+class AccountSuspended(Requested, frozen=True, kw_only=True):
+    reason: Text = ""
+
+
+@event("quota")
+class AccountResumed(Requested, frozen=True, kw_only=True):
+    """Open again."""
+
+
+@event("quota")
+class AccountClosed(Requested, frozen=True, kw_only=True):
+    """For good. What was held was released before."""
+
+
+# --- commands --------------------------------------------------------------------------------
+class QuotaCommand(Command, frozen=True, kw_only=True):
+    """Every command names its account and carries a request_id: same request, same answer."""
+
+    operator: Slug
+    account: AccountId
+    request_id: RequestId
+    occurred_at: Instant | None = None
+
+
+@command("quota", "open_account")
+class OpenAccount(QuotaCommand, frozen=True, kw_only=True):
+    subscriber: Reference = ""
+    plan: Reference = ""
+    credit_limit: AmountOrZero = 0
+
+
+@command("quota", "grant")
+class Grant(QuotaCommand, frozen=True, kw_only=True):
+    amount: Amount
+    source: GrantSource
+    price_fen: Fen = 0
+    scope: Scope = Scope()
+    priority: Count = 50
+    effective_at: Instant | None = None
+    expires_at: Instant | None = None
+    plan: Reference = ""
+    plan_version: Count = 0
+
+    def __post_init__(self) -> None:
+        start = self.effective_at or self.occurred_at
+        if self.expires_at and start and self.expires_at <= start:
+            raise ValueError("expires_at must be after effective_at")
+
+
+@command("quota", "void_grant")
+class VoidGrant(QuotaCommand, frozen=True, kw_only=True):
+    grant: RequestId
+    reason: Text = ""
+
+
+@command("quota", "reserve")
+class Reserve(QuotaCommand, frozen=True, kw_only=True):
+    """Hold points for a call: exactly one of `amount` and `max_usage`."""
+
+    model: Slug
+    max_usage: Usage | None = None
+    amount: Amount | None = None
+    ttl_s: int = 300
+    accept_partial: bool = False
+    call: Reference = ""
+
+    def __post_init__(self) -> None:
+        if (self.max_usage is None) == (self.amount is None):
+            raise ValueError("give exactly one of amount and max_usage")
+        if not 1 <= self.ttl_s <= 86_400:
+            raise ValueError("ttl_s must be from 1 to 86400")
+
+
+@command("quota", "extend")
+class Extend(QuotaCommand, frozen=True, kw_only=True):
+    """Hold more for a call that goes on, and longer."""
+
+    reservation: RequestId
+    amount: Amount
+    ttl_s: int = 300
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.ttl_s <= 86_400:
+            raise ValueError("ttl_s must be from 1 to 86400")
+
+
+@command("quota", "settle")
+class Settle(QuotaCommand, frozen=True, kw_only=True):
+    """Charge real usage to a reservation. `final: false` while a stream goes on."""
+
+    reservation: RequestId
+    usage: Usage
+    final: bool = True
+    deployment: Reference = ""
+    serving_operator: Reference = ""
+
+
+@command("quota", "release")
+class Release(QuotaCommand, frozen=True, kw_only=True):
+    reservation: RequestId
+    reason: Text = ""
+
+
+@command("quota", "debit")
+class Debit(QuotaCommand, frozen=True, kw_only=True):
+    """One shot, without a hold."""
+
+    model: Slug
+    usage: Usage
+    on_insufficient: Literal["refuse", "overdraw"] = "refuse"
+    call: Reference = ""
+    deployment: Reference = ""
+    serving_operator: Reference = ""
+
+
+@command("quota", "reverse")
+class Reverse(QuotaCommand, frozen=True, kw_only=True):
+    """Give back a debit, whole (no amount) or in part."""
+
+    debit: RequestId
+    amount: Amount | None = None
+    reason: Text = ""
+
+
+@command("quota", "set_credit_limit")
+class SetCreditLimit(QuotaCommand, frozen=True, kw_only=True):
+    credit_limit: AmountOrZero
+
+
+@command("quota", "suspend")
+class Suspend(QuotaCommand, frozen=True, kw_only=True):
+    reason: Text = ""
+
+
+@command("quota", "resume")
+class Resume(QuotaCommand, frozen=True, kw_only=True):
+    pass
+
+
+@command("quota", "close_account")
+class CloseAccount(QuotaCommand, frozen=True, kw_only=True):
+    pass

@@ -1,0 +1,161 @@
+"""`EventLog`: one service's log of events, as an application of the eventsourcing library.
+
+Positions run 1..n without a gap. `append` either stores all events at the expected place or
+raises and stores none; a lost reply to COMMIT is recognised by reading the tail back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from eventsourcing.application import Application
+from eventsourcing.persistence import IntegrityError as TakenError
+from eventsourcing.persistence import (
+    InterfaceError,
+    JSONTranscoder,
+    Mapper,
+    PersistenceError,
+    StoredEvent,
+)
+from eventsourcing.utils import get_topic
+
+from shared.contracts.base import Event, decode_event, encode_event
+from shared.errors import Conflict, Unavailable
+from shared.eventstore.recorders import PostgresLogRecorder, Row, SQLiteLogRecorder
+
+APPEND_ATTEMPTS_MAX = 5  # a database that restarts is back within seconds; longer is Unavailable
+APPEND_BACKOFF_S = 0.2
+
+
+class NewEvent(NamedTuple):
+    """An event to be stored: its stream, its version there, and the request key it uses up."""
+
+    stream: str
+    version: int
+    event: Event
+    key: str | None = None
+
+
+class LoggedEvent(NamedTuple):
+    """An event as stored. `state` is the exact JSON text."""
+
+    position: int
+    stream: str
+    version: int
+    topic: str
+    state: str
+    trace: str | None = None
+
+    @property
+    def event(self) -> Event:
+        return decode_event(self.topic, self.state)
+
+
+class JsonMapper(Mapper[str]):
+    """Between events and stored records: compact JSON under explicit topics."""
+
+    def to_stored_event(self, domain_event: Any) -> StoredEvent:
+        new: NewEvent = domain_event
+        return StoredEvent(new.stream, new.version, type(new.event).TOPIC, encode_event(new.event))
+
+    def to_domain_event(self, stored: StoredEvent) -> Any:
+        event = decode_event(stored.topic, stored.state)
+        return NewEvent(str(stored.originator_id), stored.originator_version, event)
+
+
+def library_environment(url: str) -> dict[str, str]:
+    """The eventsourcing library's configuration for an SQLAlchemy URL."""
+    common = {"MAPPER_TOPIC": get_topic(JsonMapper), "ORIGINATOR_ID_TYPE": "text", "CREATE_TABLE": "n"}
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return common | {
+            "PERSISTENCE_MODULE": "eventsourcing.sqlite",
+            "SQLITE_DBNAME": parsed.database or ":memory:",
+            "SQLITE_LOCK_TIMEOUT": "10",
+            "APPLICATION_RECORDER_TOPIC": get_topic(SQLiteLogRecorder),
+        }
+    return common | {
+        "PERSISTENCE_MODULE": "eventsourcing.postgres",
+        "POSTGRES_DBNAME": parsed.database or "",
+        "POSTGRES_HOST": parsed.host or "",
+        "POSTGRES_PORT": str(parsed.port or 5432),
+        "POSTGRES_USER": parsed.username or "",
+        "POSTGRES_PASSWORD": str(parsed.password or ""),
+        "POSTGRES_CONNECT_TIMEOUT": "10",
+        "POSTGRES_POOL_SIZE": "2",
+        "POSTGRES_MAX_OVERFLOW": "8",
+        "POSTGRES_PRE_PING": "y",
+        "APPLICATION_RECORDER_TOPIC": get_topic(PostgresLogRecorder),
+    }
+
+
+class EventLog(Application[str]):
+    """The log behind a service; its tables were made by `database.migrate`."""
+
+    name = "events"
+    recorder: PostgresLogRecorder | SQLiteLogRecorder
+
+    def __init__(self, url: str) -> None:
+        super().__init__(library_environment(url))
+
+    def construct_transcoder(self) -> JSONTranscoder:
+        return JSONTranscoder()  # asked for by the library; our mapper encodes by itself
+
+    def head(self) -> int:
+        """Position of the last event; 0 when there is none."""
+        return self.recorder.max_notification_id() or 0
+
+    def read(self, after: int, limit: int) -> list[LoggedEvent]:
+        """At most `limit` events with positions above `after`, in order."""
+        return [_logged(row) for row in self.recorder.select_rows(after, limit)]
+
+    def stream(self, stream: str, after_version: int = 0) -> list[LoggedEvent]:
+        """A stream's events with versions above `after_version`, in order."""
+        return [_logged(row) for row in self.recorder.select_stream(stream, after_version)]
+
+    def known(self, keys: Sequence[str]) -> dict[str, LoggedEvent]:
+        """The events that used up these request keys."""
+        if not keys:
+            return {}
+        return {key: _logged(row[:5] + (None,)) for key, row in self.recorder.select_known(keys).items()}
+
+    def append(self, events: Sequence[NewEvent], after: int, trace: str | None = None) -> list[LoggedEvent]:
+        """Store `events` at positions `after + 1` and on, all or none, durable on return.
+
+        Raises Conflict when a position, version or request key is taken (by another writer, or by an
+        earlier request), Unavailable when the database cannot be reached. Nothing was stored then.
+        """
+        stored = [self.mapper.to_stored_event(new) for new in events]  # type: ignore[arg-type]
+        logged = [
+            LoggedEvent(after + n, str(s.originator_id), s.originator_version, s.topic, s.state.decode(), trace)
+            for n, s in enumerate(stored, start=1)
+        ]
+        for attempt in range(APPEND_ATTEMPTS_MAX):
+            try:
+                self.recorder.insert_events(stored, position=after + 1, keys=[new.key for new in events], trace=trace)
+                return logged
+            except (PersistenceError, InterfaceError, OSError) as error:
+                # The reply to a COMMIT can be lost: only the log itself knows whether we are in it.
+                outcome = self._is_stored(logged, after)
+                if outcome is True:
+                    return logged
+                if isinstance(error, TakenError):
+                    raise Conflict("another writer or an earlier request was there first") from error
+                if attempt + 1 == APPEND_ATTEMPTS_MAX:
+                    raise Unavailable("the event store cannot be reached") from error
+                time.sleep(APPEND_BACKOFF_S * 2**attempt)
+        raise AssertionError("unreachable")
+
+    def _is_stored(self, logged: list[LoggedEvent], after: int) -> bool | None:
+        try:
+            tail = self.read(after, len(logged))
+        except (PersistenceError, InterfaceError, OSError):
+            return None
+        return [t[:5] for t in tail] == [e[:5] for e in logged]
+
+
+def _logged(row: Row) -> LoggedEvent:
+    return LoggedEvent(row[0], row[1], row[2], row[3], bytes(row[4]).decode(), row[5])

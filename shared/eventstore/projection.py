@@ -1,0 +1,79 @@
+"""Applying another log's pages to a read model: each event exactly once, in order.
+
+The position moves in the same transaction as the result, by compare-and-set: of two replicas that
+apply the same page, one wins and the other's transaction is rolled back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+
+from shared.errors import Conflict
+from shared.eventstore.log import LoggedEvent
+from shared.eventstore.schema import POSITIONS
+
+_positions = sa.table(POSITIONS, sa.column("projection", sa.Text), sa.column("position", sa.BigInteger))
+
+
+class Projection(Protocol):
+    """What a room does with a page. All writes go through the given connection."""
+
+    name: str
+
+    def apply(self, connection: sa.Connection, page: Sequence[LoggedEvent]) -> None: ...
+
+
+class Projector:
+    """Applies pages of one upstream to one projection."""
+
+    def __init__(self, engine: sa.Engine, projection: Projection) -> None:
+        self.engine = engine
+        self.projection = projection
+
+    def position(self) -> int:
+        """The last upstream position that is in the read model; 0 before the first."""
+        with self.engine.connect() as connection:
+            return self._position(connection)
+
+    def apply(self, page: Sequence[LoggedEvent | Mapping[str, Any]]) -> int:
+        """Apply a page that begins right after our position; returns the position then reached.
+
+        Events at or before our position are skipped (a page delivered twice). Raises Conflict, having
+        changed nothing, when the page leaves a gap or another replica was faster.
+        """
+        events = [e if isinstance(e, LoggedEvent) else LoggedEvent(**e) for e in page]
+        with self.engine.begin() as connection:
+            at = self._position(connection)
+            fresh = [e for e in events if e.position > at]
+            if not fresh:
+                return at
+            if [e.position for e in fresh] != list(range(at + 1, at + 1 + len(fresh))):
+                raise Conflict(f"{self.projection.name}: a page after {at} cannot begin at {fresh[0].position}")
+            self._advance(connection, at, fresh[-1].position)
+            self.projection.apply(connection, fresh)
+        return fresh[-1].position
+
+    def _position(self, connection: sa.Connection) -> int:
+        found = connection.execute(
+            sa.select(_positions.c.position).where(_positions.c.projection == self.projection.name)
+        ).scalar()
+        return int(found or 0)
+
+    def _advance(self, connection: sa.Connection, at: int, to: int) -> None:
+        name = self.projection.name
+        if at == 0:
+            try:
+                connection.execute(sa.insert(_positions).values(projection=name, position=to))
+            except sa.exc.IntegrityError as error:
+                raise Conflict(f"{name}: another replica was faster") from error
+            return
+        moved = connection.execute(
+            sa.update(_positions)
+            .where(_positions.c.projection == name, _positions.c.position == at)
+            .values(position=to)
+        )
+        if moved.rowcount != 1:
+            raise Conflict(f"{name}: another replica was faster")

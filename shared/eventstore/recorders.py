@@ -1,0 +1,161 @@
+"""Recorders on the eventsourcing library's extension point: dense positions, request keys, one transaction.
+
+They differ from the library's own in four ways, each for a measured reason (docs/decisions/0002):
+positions are assigned by the writer, so a log has no gaps and needs no table lock; request keys
+and trace context travel with the events into the same rows; PostgreSQL gets one binary COPY
+instead of a pipeline that can deadlock; tables are made by migrations, never here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from eventsourcing.persistence import IntegrityError, Notification, OperationalError, StoredEvent
+from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
+from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteCursor, SQLiteDatastore
+
+COLUMNS = "position, originator_id, originator_version, topic, state, request_key, trace"
+READ = "SELECT position, originator_id, originator_version, topic, state, trace FROM events"
+
+Row = tuple[int, str, int, str, bytes, str | None]
+
+
+class PostgresLogRecorder(PostgresApplicationRecorder):
+    """The log in PostgreSQL."""
+
+    def __init__(self, datastore: PostgresDatastore, *, events_table_name: str = "events") -> None:
+        super().__init__(datastore, events_table_name="events")
+        self.sql_create_statements.clear()
+
+    def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int]:
+        """Append at `kwargs["position"]` and on. One attempt: the caller decides what a failure means.
+
+        Raises IntegrityError if a position, a stream's version or a request key is taken.
+        """
+        first: int = kwargs["position"]
+        keys: Sequence[str | None] = kwargs.get("keys") or [None] * len(stored_events)
+        trace: str | None = kwargs.get("trace")
+        with self.datastore.get_connection() as connection, connection.transaction(), connection.cursor() as cursor:
+            with cursor.copy(f"COPY events ({COLUMNS}) FROM STDIN (FORMAT BINARY)".encode()) as copy:
+                copy.set_types(["int8", "text", "int8", "text", "bytea", "text", "text"])
+                for index, (e, key) in enumerate(zip(stored_events, keys, strict=True)):
+                    copy.write_row((first + index, e.originator_id, e.originator_version, e.topic, e.state, key, trace))
+        return range(first, first + len(stored_events))
+
+    def select_rows(self, after: int, limit: int) -> list[Row]:
+        return self._rows(f"{READ} WHERE position > %s ORDER BY position LIMIT %s", (after, limit))
+
+    def select_stream(self, stream: str, after_version: int) -> list[Row]:
+        return self._rows(
+            f"{READ} WHERE originator_id = %s AND originator_version > %s ORDER BY originator_version",
+            (stream, after_version),
+        )
+
+    def select_known(self, keys: Sequence[str]) -> dict[str, Row]:
+        rows = self._rows(f"{READ.replace(' trace', ' request_key')} WHERE request_key = ANY(%s)", (list(keys),))
+        return {str(row[5]): row for row in rows}
+
+    def select_notifications(
+        self,
+        start: int | None,
+        limit: int,
+        stop: int | None = None,
+        topics: Sequence[str] = (),
+        *,
+        inclusive_of_start: bool = True,
+    ) -> Sequence[Notification]:
+        after = (start or 1) - 1 if inclusive_of_start else (start or 0)
+        rows = self._rows(
+            f"{READ} WHERE position > %s AND position <= coalesce(%s::bigint, position)"
+            " AND (cardinality(%s::text[]) = 0 OR topic = ANY(%s::text[])) ORDER BY position LIMIT %s",
+            (after, stop, list(topics), list(topics), limit),
+        )
+        return [_notification(row) for row in rows]
+
+    def max_notification_id(self) -> int | None:
+        with self.datastore.get_connection() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT max(position) AS head FROM events")
+            row = cursor.fetchone()
+            return None if row is None else row["head"]
+
+    def _rows(self, statement: str, params: Sequence[Any]) -> list[Row]:
+        with (
+            self.datastore.get_connection() as connection,
+            connection.cursor(row_factory=psycopg.rows.tuple_row) as cursor,
+        ):
+            cursor.execute(statement.encode(), params, prepare=True)
+            return cursor.fetchall()
+
+
+class SQLiteLogRecorder(SQLiteApplicationRecorder):
+    """The log in an SQLite file."""
+
+    def __init__(self, datastore: SQLiteDatastore, events_table_name: str = "events") -> None:
+        super().__init__(datastore, "events")
+
+    def construct_create_table_statements(self) -> list[str]:
+        return []
+
+    def _insert_events(self, c: SQLiteCursor, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int]:
+        first: int = kwargs["position"]
+        keys: Sequence[str | None] = kwargs.get("keys") or [None] * len(stored_events)
+        trace: str | None = kwargs.get("trace")
+        c.executemany(
+            f"INSERT INTO events ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (first + index, e.originator_id, e.originator_version, e.topic, e.state, key, trace)
+                for index, (e, key) in enumerate(zip(stored_events, keys, strict=True))
+            ],
+        )
+        return range(first, first + len(stored_events))
+
+    def select_rows(self, after: int, limit: int) -> list[Row]:
+        return self._rows(f"{READ} WHERE position > ? ORDER BY position LIMIT ?", (after, limit))
+
+    def select_stream(self, stream: str, after_version: int) -> list[Row]:
+        return self._rows(
+            f"{READ} WHERE originator_id = ? AND originator_version > ? ORDER BY originator_version",
+            (stream, after_version),
+        )
+
+    def select_known(self, keys: Sequence[str]) -> dict[str, Row]:
+        found: dict[str, Row] = {}
+        for start in range(0, len(keys), 500):  # SQLite bounds the number of parameters
+            part = list(keys[start : start + 500])
+            marks = ",".join("?" * len(part))
+            rows = self._rows(f"{READ.replace(' trace', ' request_key')} WHERE request_key IN ({marks})", part)
+            found.update({str(row[5]): row for row in rows})
+        return found
+
+    def select_notifications(
+        self,
+        start: int | None,
+        limit: int,
+        stop: int | None = None,
+        topics: Sequence[str] = (),
+        *,
+        inclusive_of_start: bool = True,
+    ) -> Sequence[Notification]:
+        after = (start or 1) - 1 if inclusive_of_start else (start or 0)
+        marks = ",".join("?" * len(topics))
+        rows = self._rows(
+            f"{READ} WHERE position > ? AND position <= coalesce(?, position)"
+            + (f" AND topic IN ({marks})" if topics else "")
+            + " ORDER BY position LIMIT ?",
+            (after, stop, *topics, limit),
+        )
+        return [_notification(row) for row in rows]
+
+    def _rows(self, statement: str, params: Sequence[Any]) -> list[Row]:
+        with self.datastore.transaction(commit=False) as c:
+            c.execute(statement, params)
+            return [tuple(row) for row in c.fetchall()]
+
+
+def _notification(row: Row) -> Notification:
+    return Notification(id=row[0], originator_id=row[1], originator_version=row[2], topic=row[3], state=bytes(row[4]))
+
+
+__all__ = ["IntegrityError", "OperationalError", "PostgresLogRecorder", "SQLiteLogRecorder"]

@@ -1,0 +1,226 @@
+"""The one path every command takes: replay or decide, append, answer. A new command is one function.
+
+Commands that wait while a commit runs are gathered into the next one (group commit). Nothing is
+answered before it is durable. State in memory is a cache of the log: after any conflict it is
+dropped for what was touched and folded again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+import msgspec
+
+from shared.contracts.base import Command, Event, Requested
+from shared.errors import Conflict, IdempotencyConflict, TokengridError
+from shared.eventstore.log import EventLog, LoggedEvent, NewEvent
+
+C = TypeVar("C", bound=Command)
+K = TypeVar("K", bound=Command, contravariant=True)
+Answer = dict[str, Any] | TokengridError
+
+CONFLICTS_MAX = 20  # two writers taking turns lose a few; more than this means something is wrong
+CATCH_UP_PAGE = 5000
+
+
+class Room(Protocol[K]):
+    """What a service brings: its keys, its decisions and its memory. No I/O but through its log."""
+
+    def prepare(self, commands: Sequence[K]) -> None:
+        """Bring into memory what these commands are about."""
+
+    def key(self, command: K) -> str | None:
+        """The request key, unique for ever; None if the command's events bring keys of their own."""
+
+    def decide(self, command: K, fingerprint: str) -> list[NewEvent]:
+        """What happens, or a TokengridError and nothing. The first event gets the command's key."""
+
+    def evolve(self, stream: str, version: int, event: Event) -> None:
+        """Fold one event into memory; streams that are not in memory are ignored."""
+
+    def forget(self, streams: set[str]) -> None:
+        """Drop these streams from memory: what was folded there was not stored."""
+
+    def answer(self, command: K, events: Sequence[LoggedEvent], replayed: bool) -> dict[str, Any]:
+        """What the caller gets: made of the events alone, so that a replay gets the same."""
+
+
+class _Slot(Generic[C]):
+    __slots__ = ("answers", "commands", "error")
+
+    def __init__(self, commands: Sequence[C]) -> None:
+        self.commands = commands
+        self.answers: list[Answer] | None = None
+        self.error: BaseException | None = None
+
+
+class Writer(Generic[C]):
+    """Takes commands for one log. Several writers of one log are safe, one is fast."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        room: Room[C],
+        *,
+        batch_max: int,
+        on_commit: Callable[[int], None] = lambda head: None,
+        trace: Callable[[], str | None] = lambda: None,
+        position: int = 0,
+    ) -> None:
+        self.log = log
+        self.room = room
+        self.position = position
+        self.on_commit = on_commit
+        self._batch_max = batch_max
+        self._trace = trace
+        self._waiting: list[_Slot[C]] = []
+        self._lock = threading.Lock()
+
+    def submit(self, command: C) -> dict[str, Any]:
+        """One command. Raises its refusal."""
+        (answer,) = self.execute([command])
+        if isinstance(answer, TokengridError):
+            raise answer
+        return answer
+
+    def execute(self, commands: Sequence[C]) -> list[Answer]:
+        """Up to a batch of commands; one answer or refusal each, in the same order, one transaction.
+
+        Whoever gets the lock works for all who wait: their commands ride in the same commit.
+        """
+        slot = _Slot(commands)
+        self._waiting.append(slot)
+        with self._lock:
+            while slot.answers is None and slot.error is None:
+                self._work()
+        if slot.error is not None:
+            raise slot.error
+        assert slot.answers is not None
+        return slot.answers
+
+    def refresh(self) -> int:
+        """Fold what other writers appended; the position now reached."""
+        with self._lock:
+            self._catch_up()
+            return self.position
+
+    def _work(self) -> None:
+        slots: list[_Slot[C]] = []
+        size = 0
+        while self._waiting and (not slots or size + len(self._waiting[0].commands) <= self._batch_max):
+            slots.append(self._waiting.pop(0))
+            size += len(slots[-1].commands)
+        try:
+            answers = self._commit([command for slot in slots for command in slot.commands])
+        except BaseException as error:
+            for slot in slots:
+                slot.error = error
+            if not isinstance(error, Exception):
+                raise
+            return
+        for slot in slots:
+            slot.answers, answers = answers[: len(slot.commands)], answers[len(slot.commands) :]
+
+    def _commit(self, commands: Sequence[C]) -> list[Answer]:
+        keys = [self.room.key(command) for command in commands]
+        prints = [fingerprint(command) for command in commands]
+        for _ in range(CONFLICTS_MAX):
+            self._catch_up()
+            self.room.prepare(commands)
+            known = {key: [event] for key, event in self.log.known([key for key in keys if key is not None]).items()}
+            touched: set[str] = set()
+            try:
+                answers, events = self._decide(commands, keys, prints, known, touched)
+                if not events:
+                    return self._answer(commands, answers, [])
+                logged = self.log.append(events, self.position, self._trace())
+            except Conflict:
+                self.room.forget(touched)
+                continue
+            except BaseException:
+                self.room.forget(touched)
+                raise
+            self.position += len(logged)
+            self.on_commit(self.position)
+            return self._answer(commands, answers, logged)
+        raise Conflict("another writer was faster, repeatedly")
+
+    def _decide(
+        self,
+        commands: Sequence[C],
+        keys: Sequence[str | None],
+        prints: Sequence[str],
+        known: dict[str, list[LoggedEvent]],
+        touched: set[str],
+    ) -> tuple[list[Any], list[NewEvent]]:
+        """Per command a refusal, a list of known events, or a slice of the new ones."""
+        outcomes: list[Any] = []
+        events: list[NewEvent] = []
+        here: dict[str, tuple[slice, str]] = {}
+        for command, key, print_ in zip(commands, keys, prints, strict=True):
+            try:
+                if key is not None and key in here:
+                    taken, first_print = here[key]
+                    if first_print != print_:
+                        raise IdempotencyConflict("this request_id was used for another command")
+                    outcomes.append((taken, True))
+                    continue
+                if key is not None and key in known:
+                    first = known[key][0].event
+                    if not isinstance(first, Requested) or first.fingerprint != print_:
+                        raise IdempotencyConflict("this request_id was used for another command")
+                    outcomes.append((known[key], True))
+                    continue
+                decided = self.room.decide(command, print_)
+            except TokengridError as refusal:
+                outcomes.append(refusal)
+                continue
+            start = len(events)
+            for index, new in enumerate(decided):
+                events.append(new._replace(key=new.key or key) if index == 0 else new)
+                touched.add(new.stream)
+                self.room.evolve(new.stream, new.version, new.event)
+            outcomes.append((slice(start, len(events)), False))
+            if key is not None and decided:
+                here[key] = (slice(start, len(events)), print_)
+        return outcomes, events
+
+    def _answer(self, commands: Sequence[C], outcomes: list[Any], logged: list[LoggedEvent]) -> list[Answer]:
+        answers: list[Answer] = []
+        for command, outcome in zip(commands, outcomes, strict=True):
+            if isinstance(outcome, TokengridError):
+                answers.append(outcome)
+                continue
+            found, replayed = outcome
+            events = logged[found] if isinstance(found, slice) else found
+            answers.append(self.room.answer(command, events, replayed))
+        return answers
+
+    def _catch_up(self) -> None:
+        while page := self.log.read(self.position, CATCH_UP_PAGE):
+            for logged in page:
+                self.room.evolve(logged.stream, logged.version, logged.event)
+            self.position = page[-1].position
+
+
+def fingerprint(command: Command) -> str:
+    """What a command asks for, as 16 hex digits: equal for equal commands, across restarts and releases."""
+    content = command.NAME.encode() + b"\n" + msgspec.json.encode(command)
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
+def receipt(events: Sequence[LoggedEvent], replayed: bool) -> dict[str, Any]:
+    """The answer to a command that made events: the first event, where it stands in the log, and whether
+    it was there before."""
+    first = events[0]
+    kind = first.topic.split(".", 1)[1].split(":", 1)[0]
+    return {
+        "kind": kind,
+        "position": first.position,
+        "version": first.version,
+        "replayed": replayed,
+        **msgspec.to_builtins(first.event),
+    }

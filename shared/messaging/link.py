@@ -1,0 +1,269 @@
+"""A link to the broker: one connection that publishes, and consumes one queue of its own.
+
+Clients and services use it for everything but the request queue: requests, replies and prompts. A green
+thread reads; any green thread may publish. A lost connection comes back by itself with a new queue; what
+was awaited on the old one is reported by `on_lost`. Nothing is confirmed by the broker: a caller's answer
+is the confirmation, its deadline covers the loss, and its request key makes the retry safe. It must know
+nothing of RPC.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import uuid
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+import eventlet
+from amqp import spec
+from amqp.exceptions import AMQPError
+from eventlet.event import Event
+from kombu import Connection
+from kombu.exceptions import ChannelError, OperationalError
+from kombu.message import Message
+
+from shared.config import Settings
+from shared.errors import SetupFailed, Unavailable
+from shared.messaging import codec, inproc
+
+inproc.register()
+
+log = logging.getLogger(__name__)
+
+RPC_EXCHANGE = "nameko-rpc"
+PROMPT_EXCHANGE = "tokengrid-prompts"
+# Whoever connects first declares both, so that publishing never meets a missing exchange.
+_EXCHANGES = ((RPC_EXCHANGE, True), (PROMPT_EXCHANGE, False))
+
+CONNECT_TIMEOUT_S = 5.0
+RECONNECT_MIN_S, RECONNECT_MAX_S = 0.1, 2.0
+CLOSE_TIMEOUT_S = 2.0
+
+# py-amqp raises AttributeError here and there when the connection has gone under it.
+BROKER_ERRORS = (OSError, AMQPError, OperationalError, AttributeError)
+
+Handler = Callable[[Message], None]
+
+
+def connection_to(settings: Settings, **transport_options: Any) -> Connection:
+    """kombu's connection (not yet open) to the broker of these settings."""
+    return Connection(
+        settings.broker,
+        heartbeat=settings.heartbeat_s,
+        connect_timeout=CONNECT_TIMEOUT_S,
+        transport_options=transport_options,
+    )
+
+
+def redacted(uri: str) -> str:
+    """A broker's URI without its password."""
+    return str(Connection(uri).as_uri())
+
+
+class Link:
+    """One connection, publishing at once and consuming `queue` for every subscription."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        name: str,
+        on_return: Callable[[str], None] | None = None,
+        on_lost: Callable[[], None] | None = None,
+    ) -> None:
+        """`on_return(correlation_id)`: a mandatory message had no queue. `on_lost()`: the connection and
+        the queue are gone, with whatever was on its way."""
+        if not eventlet.patcher.is_monkey_patched("socket"):
+            raise SetupFailed("This process is not cooperative: import shared.messaging.patch before anything else.")
+        self.settings, self.name = settings, name
+        self.queue = f"tokengrid.{name}.{uuid.uuid4()}"
+        self._on_return, self._on_lost = on_return, on_lost
+        self._handlers: dict[tuple[str, str], Handler] = {}
+        self._connection: Any = None  # kombu's
+        self._raw: Any = None  # py-amqp's connection or the in-process session
+        self._channel: Any = None
+        self._ready = Event()
+        self._thread: Any = None
+        self._closed = False
+        self.trouble = "not connected yet"
+
+    def subscribe(self, exchange: str, routing_key: str, handler: Handler) -> None:
+        """Hand messages to `handler` (it must not block). To be called before `start`."""
+        self._handlers[exchange, routing_key] = handler
+
+    def start(self) -> None:
+        if self._thread is None:
+            self._thread = eventlet.spawn(self._run)
+
+    def close(self) -> None:
+        """Close the connection; its queue goes with it."""
+        if self._closed:
+            return
+        self._closed = True
+        self.trouble = "closed"
+        if self._thread is not None:
+            self._thread.kill()
+        self._drop(polite=True)
+        self._wake()
+
+    @property
+    def up(self) -> bool:
+        return self._channel is not None and self._ready.ready()
+
+    # --- the reading green thread --------------------------------------------------------------
+    def _run(self) -> None:
+        pause_s = RECONNECT_MIN_S
+        while not self._closed:
+            try:
+                self._open()
+                pause_s = RECONNECT_MIN_S
+                self._read()
+            except BROKER_ERRORS as exc:
+                if self._closed:
+                    return
+                if self._channel is not None or pause_s == RECONNECT_MIN_S:
+                    log.warning("%s: no connection to the broker (%s); reconnecting", self.name, exc)
+                self.trouble = f"{type(exc).__name__}: {exc}"
+                self._drop()
+                eventlet.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreading, not a secret
+                pause_s = min(pause_s * 2, RECONNECT_MAX_S)
+
+    def _open(self) -> None:
+        options = {} if self.settings.embedded else {"on_blocked": self._blocked, "on_unblocked": self._wake}
+        connection = self._connection = connection_to(self.settings, **options)
+        connection.connect()
+        # Resolved once: the property of the same name would reconnect by itself, behind our back.
+        self._raw = connection.connection
+        channel = connection.transport.create_channel(self._raw)
+        for exchange, durable in _EXCHANGES:
+            channel.exchange_declare(exchange=exchange, type="topic", durable=durable, auto_delete=False)
+        if self._handlers:
+            channel.queue_declare(queue=self.queue, durable=False, exclusive=True, auto_delete=True)
+            for exchange, routing_key in self._handlers:
+                channel.queue_bind(queue=self.queue, exchange=exchange, routing_key=routing_key)
+            channel.basic_consume(queue=self.queue, no_ack=True, callback=self._receive)
+        if not self.settings.embedded:
+            channel.events["basic_return"].add(self._returned)
+        self._channel = channel
+        self._wake()
+
+    def _read(self) -> None:
+        heartbeat_s = self.settings.heartbeat_s
+        tick_s = heartbeat_s / 4 if heartbeat_s and not self.settings.embedded else None
+        beat_at = monotonic()
+        while not self._closed:
+            if tick_s is not None and monotonic() >= beat_at:
+                # By the clock, not only when idle: a link that only ever receives must send heartbeats too.
+                self._connection.transport.heartbeat_check(self._raw, rate=2)
+                beat_at = monotonic() + tick_s
+            try:
+                self._raw.drain_events(timeout=tick_s)
+            except TimeoutError:
+                continue
+
+    def _receive(self, raw_message: Any) -> None:
+        message = self._channel.message_to_python(raw_message)
+        info = message.delivery_info
+        handler = self._handlers.get((info["exchange"], info["routing_key"]))
+        if handler is None:
+            return
+        try:
+            handler(message)
+        except Exception:  # one bad message must not take the connection with it
+            log.exception("%s: a message could not be handled", self.name)
+
+    def _returned(self, _exc: Exception, _exchange: str, _routing_key: str, message: Any) -> None:
+        if self._on_return is not None:
+            self._on_return(message.properties.get("correlation_id", ""))
+
+    def _blocked(self, reason: str) -> None:
+        self.trouble = f"the broker refuses publishers for now ({reason})"
+        log.warning("%s: %s", self.name, self.trouble)
+        self._ready = Event()
+
+    def _wake(self) -> None:
+        if not self._ready.ready():
+            self._ready.send()
+
+    def _drop(self, polite: bool = False) -> None:
+        """Forget the connection; `polite` says goodbye to the broker, for which it must still be working."""
+        connection, raw = self._connection, self._raw
+        lost = self._channel is not None
+        self._connection = self._raw = self._channel = None
+        if self._ready.ready():
+            self._ready = Event()
+        if raw is not None:
+            try:
+                with eventlet.Timeout(CLOSE_TIMEOUT_S, False):
+                    if polite:
+                        raw.close()
+                raw.collect()
+            except BROKER_ERRORS:
+                log.debug("%s: the connection was gone already", self.name)
+        if connection is not None:
+            connection.collect()
+        if lost and self._on_lost is not None:
+            self._on_lost()
+
+    # --- publishing ----------------------------------------------------------------------------
+    def publish(
+        self,
+        body: bytes,
+        exchange: str,
+        routing_key: str,
+        *,
+        headers: dict[str, Any] | None = None,
+        mandatory: bool = False,
+        wait_s: float = 0.0,
+        **properties: Any,
+    ) -> None:
+        """Send a transient message, waiting up to `wait_s` for a connection.
+
+        Raises Unavailable if there is none, ChannelError (NO_ROUTE) for a mandatory message without a queue
+        if the broker is in this process; over AMQP `on_return` tells it a little later.
+        """
+        until = monotonic() + wait_s
+        while True:
+            if not self._ready.ready():
+                self._ready.wait(max(0.0, until - monotonic()))
+            channel = self._channel
+            if channel is None or not self._ready.ready():
+                if self._closed or monotonic() >= until:
+                    raise Unavailable(f"The broker at {redacted(self.settings.broker)} cannot be reached: {self.trouble}")
+                continue
+            message = channel.prepare_message(
+                body,
+                content_type=codec.CONTENT_TYPE,
+                content_encoding=codec.CONTENT_ENCODING,
+                headers=headers,
+                properties={"delivery_mode": 1, **properties},
+            )
+            try:
+                self._send(channel, message, exchange, routing_key, mandatory)
+            except ChannelError as exc:
+                if "NO_ROUTE" in str(exc):
+                    raise
+                self._failed(channel, exc)
+            except BROKER_ERRORS as exc:
+                self._failed(channel, exc)
+            else:
+                return
+
+    def _send(self, channel: Any, message: Any, exchange: str, routing_key: str, mandatory: bool) -> None:
+        if self.settings.embedded:
+            channel.basic_publish(message, exchange=exchange, routing_key=routing_key, mandatory=mandatory)
+        else:
+            # Not channel.basic_publish: that one reads from the socket first, which another green thread is doing.
+            arguments = (0, exchange, routing_key, mandatory, False)
+            channel.send_method(spec.Basic.Publish, "Bssbb", arguments, message)
+
+    def _failed(self, channel: Any, exc: Exception) -> None:
+        """A write failed, perhaps in mid-frame: the connection is of no use any more."""
+        self.trouble = f"{type(exc).__name__}: {exc}"
+        if channel is self._channel and not self._closed:
+            log.warning("%s: lost the broker while publishing (%s); reconnecting", self.name, exc)
+            if self._thread is not None:
+                self._thread.kill()
+            self._drop()
+            self._thread = eventlet.spawn(self._run)

@@ -1,0 +1,57 @@
+"""`LogService`: what every service with an event log offers to its followers.
+
+A subclass provides `log`, a dependency with `.read(after, limit) -> list[dict]` and `.head() -> int`.
+It must know nothing of what the events mean.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nameko.dependency_providers import Config
+
+from shared.errors import MalformedCommand
+from shared.messaging.rpc import rpc
+from shared.messaging.wire import settings_of
+
+
+def _bound(name: str, value: object, least: int, most: int | None, complaints: dict[str, list[str]]) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        complaints[name] = ["Not a valid integer."]
+    elif value < least or (most is not None and value > most):
+        complaints[name] = [f"Must be at least {least}." if most is None else f"Must be from {least} to {most}."]
+
+
+class LogService:
+    """Mixin of a nameko service class: its log, in pages."""
+
+    name: str
+    log: Any
+    config = Config()
+
+    @rpc
+    def events(self, after: int = 0, limit: int = 1000) -> dict[str, Any]:
+        """The events behind position `after`, at most `limit` of them, and the log's head:
+        `{"head": int, "events": [{"position", "stream", "version", "topic", "state", "trace"}, …]}`.
+
+        `state` is the exact stored JSON text. Raises MalformedCommand for bounds that are no bounds.
+        """
+        complaints: dict[str, list[str]] = {}
+        _bound("after", after, 0, None, complaints)
+        _bound("limit", limit, 1, settings_of(self.config).page_max, complaints)
+        if complaints:
+            raise MalformedCommand("This is no section of a log.", {"fields": complaints})
+        # The head is read last: it is never behind the events in the same answer.
+        events = self.log.read(after, limit)
+        return {"head": self.log.head(), "events": events}
+
+    @rpc
+    def head(self) -> int:
+        """The position of the log's latest event; 0 while it is empty."""
+        head: int = self.log.head()
+        return head
+
+    @rpc
+    def ping(self) -> dict[str, str]:
+        """`{"service": name}`: the service answers."""
+        return {"service": self.name}

@@ -1,0 +1,58 @@
+"""`Prompt`: tells followers that a service's log has grown, so that they pull at once instead of at their next poll.
+
+A hint and nothing more: unconfirmed, merged when they come fast, never in a worker's way. A lost one costs
+a follower at most one poll interval. It must know nothing of the events.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import eventlet
+from nameko.extensions import DependencyProvider
+
+from shared.errors import Unavailable
+from shared.messaging import codec
+from shared.messaging.link import PROMPT_EXCHANGE
+from shared.messaging.wire import Wire
+
+log = logging.getLogger(__name__)
+
+# At most one prompt in this time; what comes in between is told by the next one.
+PROMPT_INTERVAL_S = 0.02
+
+
+class Prompt(DependencyProvider):  # type: ignore[misc]
+    """`prompt = Prompt()` in a service class; after a commit, `self.prompt(head)`."""
+
+    wire = Wire()
+
+    def setup(self) -> None:
+        self._head = 0
+        self._waiting = False
+        self._sender: Any = None
+
+    def get_dependency(self, worker_ctx: Any) -> Callable[[int], None]:
+        return self.prompt
+
+    def prompt(self, head: int) -> None:
+        """The log has grown to position `head`. Returns at once and never raises."""
+        self._head, self._waiting = max(self._head, head), True
+        if self._sender is None:
+            self._sender = eventlet.spawn(self._send)
+
+    def _send(self) -> None:
+        try:
+            while self._waiting:
+                self._waiting = False
+                try:
+                    self.wire.caller.link.publish(
+                        codec.encode({"head": self._head}), PROMPT_EXCHANGE, self.container.service_name
+                    )
+                except Unavailable as exc:
+                    log.debug("a prompt was lost: %s", exc)
+                eventlet.sleep(PROMPT_INTERVAL_S)
+        finally:
+            self._sender = None

@@ -1,0 +1,77 @@
+"""A service's own link to the broker, shared by all its extensions: replies, calls to peers, prompts.
+
+The request queue has a connection of its own (nameko's), so that a broker that holds back publishers does
+not hold back acknowledgements. It must know nothing of methods or of what is in a message.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from nameko.exceptions import UnserializableValueError
+from nameko.extensions import SharedExtension
+
+from shared.config import Settings
+from shared.errors import Unavailable
+from shared.messaging import codec, tracing
+from shared.messaging.known_errors import error_to_wire
+from shared.messaging.link import RPC_EXCHANGE
+
+if TYPE_CHECKING:
+    from shared.messaging.client import Caller
+
+log = logging.getLogger(__name__)
+
+# How long an answer waits for a lost connection. After a broker's restart the caller's queue is gone anyway.
+REPLY_PATIENCE_S = 5.0
+
+
+def settings_of(config: dict[str, Any]) -> Settings:
+    """The settings within nameko's configuration; for a plain one, those that it implies."""
+    settings = config.get("tokengrid")
+    return settings if isinstance(settings, Settings) else Settings(broker=config["AMQP_URI"])
+
+
+class Wire(SharedExtension):  # type: ignore[misc]
+    """One link for each service container."""
+
+    caller: Caller
+
+    def setup(self) -> None:
+        from shared.messaging.client import Caller
+
+        if not hasattr(self, "caller"):
+            self.caller = Caller(settings_of(self.container.config), self.container.service_name)
+
+    def start(self) -> None:
+        self.caller.link.start()
+
+    def stop(self) -> None:
+        self.caller.link.close()
+
+    kill = stop
+
+    def reply(self, properties: dict[str, Any], result: Any, error: BaseException | None) -> BaseException | None:
+        """Answer a request; returns the error that was sent, if any.
+
+        Never raises: an answer that cannot be delivered is dropped and logged, because its caller has a
+        deadline, and repeating the request has one effect.
+        """
+        try:
+            body = codec.encode({"result": result, "error": error and error_to_wire(error)})
+        except Exception:  # noqa: BLE001 - whatever cannot be encoded is the method's fault; the service lives on
+            error = UnserializableValueError(result)
+            body = codec.encode({"result": None, "error": error_to_wire(error)})
+        try:
+            self.caller.link.publish(
+                body,
+                RPC_EXCHANGE,
+                properties["reply_to"],
+                wait_s=REPLY_PATIENCE_S,
+                correlation_id=properties.get("correlation_id") or "",
+            )
+        except Unavailable as exc:
+            log.warning("%s: an answer was dropped: %s", self.container.service_name, exc)
+            tracing.count_rejected(self.container.service_name, "reply undeliverable")
+        return error
