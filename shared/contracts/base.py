@@ -39,6 +39,13 @@ RequestId = Annotated[
 Reference = Annotated[
     str, Meta(pattern=r"^[\x21-\x7e]{0,200}\Z", description="name of another record; empty where there is none")
 ]
+Name = Annotated[
+    str,
+    Meta(
+        pattern=r"^[\x21-\x7e]{1,200}\Z",
+        description="name of a grant, reservation or debit: the request_id that made it",
+    ),
+]
 Text = Annotated[str, Meta(max_length=500, description="text for people")]
 Amount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX, description="millipoints")]
 AmountOrZero = Annotated[int, Meta(ge=0, le=AMOUNT_MAX, description="millipoints")]
@@ -119,7 +126,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Requested(Event, frozen=True, kw_only=True):
     """An event that answers a command: which request, and the fingerprint of what it asked for."""
 
-    request_id: RequestId
+    request_id: Name
     fingerprint: str = ""
 
 

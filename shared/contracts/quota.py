@@ -19,6 +19,7 @@ from shared.contracts.base import (
     Count,
     Fen,
     Instant,
+    Name,
     Rates,
     Reference,
     Requested,
@@ -75,7 +76,7 @@ class PointsGranted(Requested, frozen=True, kw_only=True):
 class GrantVoided(Requested, frozen=True, kw_only=True):
     """What was left of a grant was withdrawn."""
 
-    grant: RequestId
+    grant: Name
     amount: AmountOrZero
     reason: Text = ""
 
@@ -84,7 +85,7 @@ class GrantVoided(Requested, frozen=True, kw_only=True):
 class GrantExpired(Requested, frozen=True, kw_only=True):
     """Breakage: what was left of a grant at its expiry."""
 
-    grant: RequestId
+    grant: Name
     amount: AmountOrZero
 
 
@@ -95,7 +96,7 @@ class PointsReserved(Requested, frozen=True, kw_only=True):
     call: Reference
     model: Slug
     rate_card: Reference
-    amount: Amount
+    amount: AmountOrZero
     draws: tuple[Draw, ...]
     expires_at: Instant
     max_usage: Usage | None = None
@@ -107,7 +108,7 @@ class PointsReserved(Requested, frozen=True, kw_only=True):
 class ReservationExtended(Requested, frozen=True, kw_only=True):
     """More points held for the same call."""
 
-    reservation: RequestId
+    reservation: Name
     amount: Amount
     draws: tuple[Draw, ...]
     expires_at: Instant
@@ -115,24 +116,30 @@ class ReservationExtended(Requested, frozen=True, kw_only=True):
 
 @event("quota")
 class ReservationReleased(Requested, frozen=True, kw_only=True):
-    """Nothing (more) was used: all that was still held went back."""
+    """Nothing (more) was used: all that was still held went back (`draws`: where to)."""
 
-    reservation: RequestId
+    reservation: Name
     amount: AmountOrZero
+    draws: tuple[Draw, ...] = ()
     reason: Text = ""
 
 
 @event("quota")
 class ReservationExpired(Requested, frozen=True, kw_only=True):
-    """The time to live was over: all that was still held went back."""
+    """The time to live was over: all that was still held went back (`draws`: where to)."""
 
-    reservation: RequestId
+    reservation: Name
     amount: AmountOrZero
+    draws: tuple[Draw, ...] = ()
 
 
 @event("quota")
 class TokensDebited(Requested, frozen=True, kw_only=True):
-    """A call used tokens. amount = sum of usage x rates = sum of draws + overdrawn, exactly."""
+    """A call used tokens. amount = sum of usage x rates = sum of draws + overdrawn, exactly.
+
+    `freed` is what left the hold, by grant: the part that paid for this debit, and, on a final
+    settlement, what went back (`released` in sum). So no reader needs to know the reservation.
+    """
 
     call: Reference
     model: Slug
@@ -142,6 +149,7 @@ class TokensDebited(Requested, frozen=True, kw_only=True):
     amount: AmountOrZero
     draws: tuple[Draw, ...]
     overdrawn: AmountOrZero = 0
+    freed: tuple[Draw, ...] = ()
     released: AmountOrZero = 0
     reservation: Reference = ""
     final: bool = True
@@ -152,14 +160,19 @@ class TokensDebited(Requested, frozen=True, kw_only=True):
 
 @event("quota")
 class DebitReversed(Requested, frozen=True, kw_only=True):
-    """Points given back, in reverse order of the draw. `overdrawn`: how much less is owed."""
+    """Points given back, in reverse order of the draw. amount = sum of draws + overdrawn.
 
-    debit: RequestId
+    `overdrawn`: how much less is owed. What came from a grant that has ended meanwhile is given back by a
+    `PointsGranted` of source adjustment instead; `regranted` names those grants.
+    """
+
+    debit: Name
     model: Slug
     rate_card: Reference
     amount: Amount
     draws: tuple[Draw, ...]
     overdrawn: AmountOrZero = 0
+    regranted: tuple[str, ...] = ()
     reason: Text = ""
 
 
@@ -180,7 +193,7 @@ class AccountResumed(Requested, frozen=True, kw_only=True):
 
 @event("quota")
 class AccountClosed(Requested, frozen=True, kw_only=True):
-    """For good. What was held was released before."""
+    """For good. What was held is released with it."""
 
 
 # --- commands --------------------------------------------------------------------------------
@@ -220,7 +233,7 @@ class Grant(QuotaCommand, frozen=True, kw_only=True):
 
 @command("quota", "void_grant")
 class VoidGrant(QuotaCommand, frozen=True, kw_only=True):
-    grant: RequestId
+    grant: Name
     reason: Text = ""
 
 
@@ -246,7 +259,7 @@ class Reserve(QuotaCommand, frozen=True, kw_only=True):
 class Extend(QuotaCommand, frozen=True, kw_only=True):
     """Hold more for a call that goes on, and longer."""
 
-    reservation: RequestId
+    reservation: Name
     amount: Amount
     ttl_s: int = 300
 
@@ -259,7 +272,7 @@ class Extend(QuotaCommand, frozen=True, kw_only=True):
 class Settle(QuotaCommand, frozen=True, kw_only=True):
     """Charge real usage to a reservation. `final: false` while a stream goes on."""
 
-    reservation: RequestId
+    reservation: Name
     usage: Usage
     final: bool = True
     deployment: Reference = ""
@@ -268,7 +281,7 @@ class Settle(QuotaCommand, frozen=True, kw_only=True):
 
 @command("quota", "release")
 class Release(QuotaCommand, frozen=True, kw_only=True):
-    reservation: RequestId
+    reservation: Name
     reason: Text = ""
 
 
@@ -288,7 +301,7 @@ class Debit(QuotaCommand, frozen=True, kw_only=True):
 class Reverse(QuotaCommand, frozen=True, kw_only=True):
     """Give back a debit, whole (no amount) or in part."""
 
-    debit: RequestId
+    debit: Name
     amount: Amount | None = None
     reason: Text = ""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from shared.contracts.base import (
     AccountId,
@@ -11,6 +13,7 @@ from shared.contracts.base import (
     Count,
     Instant,
     Part,
+    Rates,
     Reference,
     Requested,
     RequestId,
@@ -23,6 +26,8 @@ from shared.contracts.base import (
 )
 
 Outcome = Literal["ok", "error", "throttled", "cancelled"]
+LeaseSeconds = Annotated[int, Meta(ge=1, le=3600, description="seconds until an unreported call's capacity comes back")]
+Names = Annotated[tuple[Slug, ...], Meta(max_length=16, description="at most 16 names")]
 
 
 class Score(Part, frozen=True, kw_only=True):
@@ -48,22 +53,32 @@ class Rejected(Part, frozen=True, kw_only=True):
 # --- events ----------------------------------------------------------------------------------
 @event("routing")
 class CallRouted(Requested, frozen=True, kw_only=True):
-    """Why this call went to this deployment, at that price."""
+    """Why this call went to this deployment, at that price. `request_id` is the call.
+
+    `rates` are those of `rate_card` for the announced input at `at`; `tariff` is the wholesale agreement, empty
+    at home. `tokens` is what was leased until `lease_expires_at`. `policy_version` 0: no policy was published.
+    """
 
     account: AccountId
     model: Slug
     deployment: Slug
     serving_operator: Slug
     rate_card: Reference
+    rates: Rates = Rates()
+    tariff: Reference = ""
     policy_version: Count = 0
+    region: Reference = ""
+    tokens: Tokens = 0
+    excluded: tuple[Slug, ...] = ()
     fallbacks: tuple[Slug, ...] = ()
     scores: tuple[Score, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
     lease_expires_at: Instant
 
 
 @event("routing")
 class CallServed(Requested, frozen=True, kw_only=True):
-    """What the serving operator recorded: outcome, time to first token, usage."""
+    """What the serving operator recorded: outcome, time to first token, usage. `request_id` is the call."""
 
     model: Slug
     deployment: Slug
@@ -71,6 +86,7 @@ class CallServed(Requested, frozen=True, kw_only=True):
     outcome: Outcome
     usage: Usage = Usage()
     ttft_ms: Count | None = None
+    detail: Text = ""
 
 
 # --- commands --------------------------------------------------------------------------------
@@ -82,17 +98,22 @@ class RoutingCommand(Command, frozen=True, kw_only=True):
 
 @command("routing", "route")
 class Route(RoutingCommand, frozen=True, kw_only=True):
-    """Choose a deployment and lease its capacity. `tokens` is the largest the call may use."""
+    """Choose a deployment and lease its capacity. `tokens` is the largest the call may use.
+
+    `residency`: labels its data centre must all carry. `exclude`: deployments not to use, such as one that
+    just failed; the same call with other exclusions is another request. `price_cap`: the most that the call
+    may cost, to the subscriber or wholesale. `region`: where the user is; empty, the operator's home.
+    """
 
     account: AccountId
     model: Slug
     tokens: Tokens = 0
     input_tokens: Tokens = 0
     region: Reference = ""
-    residency: tuple[Slug, ...] = ()
-    exclude: tuple[Slug, ...] = ()
+    residency: Names = ()
+    exclude: Names = ()
     price_cap: AmountOrZero | None = None
-    lease_s: Count = 300
+    lease_s: LeaseSeconds = 300
 
 
 @command("routing", "report")

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from eventlet.event import Event
 from kombu.message import Message
@@ -110,7 +111,7 @@ class Follow(Entrypoint):  # type: ignore[misc]
 
     def _pause(self, seconds: float) -> None:
         """Not cut short by prompts: trouble does not end because the log grows."""
-        until = monotonic() + seconds * random.uniform(0.5, 1.0)  # noqa: S311 - spreading, not a secret
+        until = monotonic() + seconds * random.uniform(0.5, 1.0)
         while not self._stopping and (left := until - monotonic()) > 0:
             self._sleep(left)
 
@@ -226,4 +227,11 @@ class Follow(Entrypoint):  # type: ignore[misc]
             self._trouble_since = None
 
 
-follow = Follow.decorator
+F = TypeVar("F", bound=Callable[..., int])
+
+
+def follow(upstream: str, page_size: int | None = None, poll_s: float | None = None) -> Callable[[F], F]:
+    """Feeds a method of a service with the event log of `upstream`: `page_size` events at most, pulled at
+    least every `poll_s` seconds (defaults: 1,000 and the settings' interval)."""
+    decorate: Callable[[F], F] = Follow.decorator(upstream, page_size=page_size, poll_s=poll_s)
+    return decorate

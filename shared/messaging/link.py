@@ -20,7 +20,7 @@ import eventlet
 from amqp import spec
 from amqp.exceptions import AMQPError
 from eventlet.event import Event
-from kombu import Connection
+from kombu.connection import Connection
 from kombu.exceptions import ChannelError, OperationalError
 from kombu.message import Message
 
@@ -49,7 +49,7 @@ Handler = Callable[[Message], None]
 
 def connection_to(settings: Settings, **transport_options: Any) -> Connection:
     """kombu's connection (not yet open) to the broker of these settings."""
-    return Connection(
+    return Connection(  # type: ignore[no-untyped-call]
         settings.broker,
         heartbeat=settings.heartbeat_s,
         connect_timeout=CONNECT_TIMEOUT_S,
@@ -59,7 +59,7 @@ def connection_to(settings: Settings, **transport_options: Any) -> Connection:
 
 def redacted(uri: str) -> str:
     """A broker's URI without its password."""
-    return str(Connection(uri).as_uri())
+    return str(Connection(uri).as_uri())  # type: ignore[no-untyped-call]
 
 
 class Link:
@@ -79,7 +79,7 @@ class Link:
         self.settings, self.name = settings, name
         self.queue = f"tokengrid.{name}.{uuid.uuid4()}"
         self._on_return, self._on_lost = on_return, on_lost
-        self._handlers: dict[tuple[str, str], Handler] = {}
+        self._handlers: dict[tuple[str, str], list[Handler]] = {}
         self._connection: Any = None  # kombu's
         self._raw: Any = None  # py-amqp's connection or the in-process session
         self._channel: Any = None
@@ -90,7 +90,7 @@ class Link:
 
     def subscribe(self, exchange: str, routing_key: str, handler: Handler) -> None:
         """Hand messages to `handler` (it must not block). To be called before `start`."""
-        self._handlers[exchange, routing_key] = handler
+        self._handlers.setdefault((exchange, routing_key), []).append(handler)
 
     def start(self) -> None:
         if self._thread is None:
@@ -126,13 +126,13 @@ class Link:
                     log.warning("%s: no connection to the broker (%s); reconnecting", self.name, exc)
                 self.trouble = f"{type(exc).__name__}: {exc}"
                 self._drop()
-                eventlet.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreading, not a secret
+                eventlet.sleep(pause_s * random.uniform(0.5, 1.0))
                 pause_s = min(pause_s * 2, RECONNECT_MAX_S)
 
     def _open(self) -> None:
         options = {} if self.settings.embedded else {"on_blocked": self._blocked, "on_unblocked": self._wake}
         connection = self._connection = connection_to(self.settings, **options)
-        connection.connect()
+        connection.connect()  # type: ignore[no-untyped-call]
         # Resolved once: the property of the same name would reconnect by itself, behind our back.
         self._raw = connection.connection
         channel = connection.transport.create_channel(self._raw)
@@ -165,13 +165,11 @@ class Link:
     def _receive(self, raw_message: Any) -> None:
         message = self._channel.message_to_python(raw_message)
         info = message.delivery_info
-        handler = self._handlers.get((info["exchange"], info["routing_key"]))
-        if handler is None:
-            return
-        try:
-            handler(message)
-        except Exception:  # one bad message must not take the connection with it
-            log.exception("%s: a message could not be handled", self.name)
+        for handler in self._handlers.get((info["exchange"], info["routing_key"]), ()):
+            try:
+                handler(message)
+            except Exception:  # one bad message must not take the connection with it
+                log.exception("%s: a message could not be handled", self.name)
 
     def _returned(self, _exc: Exception, _exchange: str, _routing_key: str, message: Any) -> None:
         if self._on_return is not None:
@@ -188,7 +186,7 @@ class Link:
 
     def _drop(self, polite: bool = False) -> None:
         """Forget the connection; `polite` says goodbye to the broker, for which it must still be working."""
-        connection, raw = self._connection, self._raw
+        raw = self._raw
         lost = self._channel is not None
         self._connection = self._raw = self._channel = None
         if self._ready.ready():
@@ -201,8 +199,6 @@ class Link:
                 raw.collect()
             except BROKER_ERRORS:
                 log.debug("%s: the connection was gone already", self.name)
-        if connection is not None:
-            connection.collect()
         if lost and self._on_lost is not None:
             self._on_lost()
 
@@ -230,7 +226,9 @@ class Link:
             channel = self._channel
             if channel is None or not self._ready.ready():
                 if self._closed or monotonic() >= until:
-                    raise Unavailable(f"The broker at {redacted(self.settings.broker)} cannot be reached: {self.trouble}")
+                    raise Unavailable(
+                        f"The broker at {redacted(self.settings.broker)} cannot be reached: {self.trouble}"
+                    )
                 continue
             message = channel.prepare_message(
                 body,

@@ -1,6 +1,7 @@
 """`LogService`: what every service with an event log offers to its followers.
 
-A subclass provides `log`, a dependency with `.read(after, limit) -> list[dict]` and `.head() -> int`.
+A room's service has its application as `app`, whose event log is served; a service without one provides
+`log` itself, with `.read(after, limit) -> list[dict]` and `.head() -> int`.
 It must know nothing of what the events mean.
 """
 
@@ -22,12 +23,30 @@ def _bound(name: str, value: object, least: int, most: int | None, complaints: d
         complaints[name] = [f"Must be at least {least}." if most is None else f"Must be from {least} to {most}."]
 
 
+class _Pages:
+    """An application's event log in the form that travels."""
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+
+    def read(self, after: int, limit: int) -> list[dict[str, Any]]:
+        return [event._asdict() for event in self._log.read(after, limit)]
+
+    def head(self) -> int:
+        head: int = self._log.head()
+        return head
+
+
 class LogService:
     """Mixin of a nameko service class: its log, in pages."""
 
     name: str
-    log: Any
+    app: Any
     config = Config()
+
+    @property
+    def log(self) -> Any:
+        return _Pages(self.app.log)
 
     @rpc
     def events(self, after: int = 0, limit: int = 1000) -> dict[str, Any]:

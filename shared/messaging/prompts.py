@@ -25,34 +25,42 @@ PROMPT_INTERVAL_S = 0.02
 
 
 class Prompt(DependencyProvider):  # type: ignore[misc]
-    """`prompt = Prompt()` in a service class; after a commit, `self.prompt(head)`."""
+    """`prompt = Prompt()` in a service class; after a commit, `self.prompt(head)`.
+
+    Another extension may hold one as its own sub-extension and call `send`.
+    """
 
     wire = Wire()
 
-    def setup(self) -> None:
+    def __init__(self) -> None:
         self._head = 0
         self._waiting = False
         self._sender: Any = None
 
-    def get_dependency(self, worker_ctx: Any) -> Callable[[int], None]:
-        return self.prompt
+    def bind(self, container: Any, attr_name: str = "prompt") -> Any:
+        return super().bind(container, attr_name)
 
-    def prompt(self, head: int) -> None:
+    def get_dependency(self, worker_ctx: Any) -> Callable[[int], None]:  # noqa: ARG002
+        return self.send
+
+    def send(self, head: int) -> None:
         """The log has grown to position `head`. Returns at once and never raises."""
         self._head, self._waiting = max(self._head, head), True
         if self._sender is None:
-            self._sender = eventlet.spawn(self._send)
+            self._sender = eventlet.spawn(self._run)
 
-    def _send(self) -> None:
+    def _run(self) -> None:
         try:
             while self._waiting:
                 self._waiting = False
-                try:
-                    self.wire.caller.link.publish(
-                        codec.encode({"head": self._head}), PROMPT_EXCHANGE, self.container.service_name
-                    )
-                except Unavailable as exc:
-                    log.debug("a prompt was lost: %s", exc)
+                self._publish()
                 eventlet.sleep(PROMPT_INTERVAL_S)
         finally:
             self._sender = None
+
+    def _publish(self) -> None:
+        try:
+            body = codec.encode({"head": self._head})
+            self.wire.caller.link.publish(body, PROMPT_EXCHANGE, self.container.service_name)
+        except Unavailable as exc:
+            log.debug("a prompt was lost: %s", exc)

@@ -65,9 +65,10 @@ class Runner:
             eventlet.spawn(self._watch, container)
             try:
                 container.start()
-            except BaseException as exc:
+            except BaseException as exc:  # noqa: BLE001 - raised again below, when the others are stopped
                 self.failure = exc
-            eventlet.sleep(0)  # a container that died while starting is known now
+            if container._being_killed:  # an extension failed while starting; nameko tells only by dying
+                self.failure = self.failure or _death_of(container)
             if self.failure is not None:
                 self.kill()
                 raise self.failure
@@ -95,6 +96,14 @@ class Runner:
         """Stop at once; what was in hand is delivered again to whoever comes next."""
         while self._started:
             self._started.pop().kill()
+
+
+def _death_of(container: Any) -> BaseException:
+    try:
+        container.wait()
+    except BaseException as exc:  # noqa: BLE001 - it is passed on
+        return exc
+    return SetupFailed(f"{container.service_name} ended while starting.")
 
 
 @contextmanager

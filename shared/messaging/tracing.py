@@ -98,7 +98,7 @@ class Tracing(DependencyProvider):  # type: ignore[misc]
     def setup(self) -> None:
         self._live: dict[Any, tuple[Span, Any]] = {}
 
-    def get_dependency(self, worker_ctx: Any) -> Any:
+    def get_dependency(self, worker_ctx: Any) -> Any:  # noqa: ARG002
         # Called before worker_setup: the span does not exist yet.
         return trace.get_current_span
 
@@ -108,15 +108,15 @@ class Tracing(DependencyProvider):  # type: ignore[misc]
         if not telemetry.active():
             return
         describe = getattr(worker_ctx.entrypoint, "describe_span", None)
-        details = {"name": f"{worker_ctx.service_name}.{worker_ctx.entrypoint.method_name}"}
+        details: dict[str, Any] | None = {"name": f"{worker_ctx.service_name}.{worker_ctx.entrypoint.method_name}"}
         if describe is not None:
             details = describe(worker_ctx)
         if details is not None:
             span = telemetry.start_span(carrier=carrier, **details)
             self._live[worker_ctx] = span, context.attach(trace.set_span_in_context(span))
 
-    def worker_result(self, worker_ctx: Any, result: Any = None, exc_info: Any = None) -> None:
-        span, token = self._live.pop(worker_ctx, (None, None))
-        if span is not None:
+    def worker_result(self, worker_ctx: Any, result: Any = None, exc_info: Any = None) -> None:  # noqa: ARG002
+        if worker_ctx in self._live:
+            span, token = self._live.pop(worker_ctx)
             telemetry.end_span(span, exc_info and exc_info[1])
             context.detach(token)

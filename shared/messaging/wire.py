@@ -7,19 +7,16 @@ not hold back acknowledgements. It must know nothing of methods or of what is in
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nameko.exceptions import UnserializableValueError
 from nameko.extensions import SharedExtension
 
 from shared.config import Settings
-from shared.errors import Unavailable
 from shared.messaging import codec, tracing
+from shared.messaging.calls import Caller
 from shared.messaging.known_errors import error_to_wire
 from shared.messaging.link import RPC_EXCHANGE
-
-if TYPE_CHECKING:
-    from shared.messaging.client import Caller
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +27,7 @@ REPLY_PATIENCE_S = 5.0
 def settings_of(config: dict[str, Any]) -> Settings:
     """The settings within nameko's configuration; for a plain one, those that it implies."""
     settings = config.get("tokengrid")
-    return settings if isinstance(settings, Settings) else Settings(broker=config["AMQP_URI"])
+    return settings if isinstance(settings, Settings) else Settings.model_validate({"broker": config["AMQP_URI"]})
 
 
 class Wire(SharedExtension):  # type: ignore[misc]
@@ -39,8 +36,7 @@ class Wire(SharedExtension):  # type: ignore[misc]
     caller: Caller
 
     def setup(self) -> None:
-        from shared.messaging.client import Caller
-
+        """Extensions that need the caller in their own set-up call this first; it acts once."""
         if not hasattr(self, "caller"):
             self.caller = Caller(settings_of(self.container.config), self.container.service_name)
 
@@ -71,7 +67,7 @@ class Wire(SharedExtension):  # type: ignore[misc]
                 wait_s=REPLY_PATIENCE_S,
                 correlation_id=properties.get("correlation_id") or "",
             )
-        except Unavailable as exc:
+        except Exception as exc:  # noqa: BLE001 - a caller's odd address must not kill the service either
             log.warning("%s: an answer was dropped: %s", self.container.service_name, exc)
             tracing.count_rejected(self.container.service_name, "reply undeliverable")
         return error

@@ -1,0 +1,1 @@
+"""Quota: who may spend what. See README.md."""

@@ -1,0 +1,314 @@
+"""Quota as an application of the event store: parses, decides through the writer, answers questions.
+
+It knows nothing of nameko. The accounts in memory are a cache of the log, bounded, dropped at will.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from services.quota.domain.account import Account
+from services.quota.domain.decisions import Context, ExpireGrant, ExpireReservation, decide
+from services.quota.readmodel import BalanceProjection, balances, due_grants, due_reservations
+from services.quota.schemas import Balance, Balances, Find, Statement, Sweep
+from shared.catalogue.copy import CatalogueCopy
+from shared.clock import Clock, system_clock
+from shared.config import Settings
+from shared.contracts import quota as q
+from shared.contracts.base import COMMANDS, Event, Requested
+from shared.contracts.schema import parse
+from shared.errors import LimitExceeded, MalformedCommand, TokengridError, UnknownAccount
+from shared.eventstore.database import engine, migrate
+from shared.eventstore.log import EventLog, LoggedEvent, NewEvent
+from shared.eventstore.projection import Projector
+from shared.eventstore.writer import Writer, receipt
+from shared.telemetry import current_traceparent
+
+
+class Accounts:
+    """The writer's room: accounts in memory, loaded from the log when they are asked for."""
+
+    def __init__(self, log: EventLog, catalogue: CatalogueCopy, settings: Settings, clock: Clock) -> None:
+        self.log = log
+        self.catalogue = catalogue
+        self.settings = settings
+        self.clock = clock
+        self.accounts: OrderedDict[str, Account] = OrderedDict()
+        self._batch: dict[tuple[str, str], Event] = {}
+
+    def prepare(self, commands: Sequence[q.QuotaCommand]) -> None:
+        self._batch.clear()
+        for stream in dict.fromkeys(_stream(command) for command in commands):
+            self.account(stream)
+            self.accounts.move_to_end(stream)
+        while len(self.accounts) > max(self.settings.accounts_cached_max, len(commands)):
+            self.accounts.popitem(last=False)
+
+    def account(self, stream: str) -> Account:
+        account = self.accounts.get(stream)
+        if account is None:
+            account = self.accounts[stream] = Account()
+            for logged in self.log.stream(stream):
+                account.evolve(logged.version, logged.event)
+        return account
+
+    def key(self, command: q.QuotaCommand) -> str | None:
+        if isinstance(command, ExpireReservation | ExpireGrant):
+            return None  # the state decides whether there is something to expire, and may do so again
+        return request_key(_stream(command), command.request_id)
+
+    def decide(self, command: q.QuotaCommand, fingerprint: str) -> list[NewEvent]:
+        stream = _stream(command)
+        account = self.accounts[stream]
+        now = self.clock()
+        context = Context(
+            at=self._occurred(command.occurred_at, now),
+            recorded_at=now,
+            fingerprint=fingerprint,
+            catalogue=self.catalogue.view,
+            find=lambda name: self.find(stream, name),
+        )
+        events = decide(command, account, context)
+        return [NewEvent(stream, account.version + n, event) for n, event in enumerate(events, start=1)]
+
+    def find(self, stream: str, name: str) -> Event | None:
+        """The account's event made by a request, in this batch or ever before."""
+        here = self._batch.get((stream, name))
+        if here is not None:
+            return here
+        key = request_key(stream, name)
+        logged = self.log.known([key]).get(key)
+        return logged.event if logged else None
+
+    def evolve(self, stream: str, version: int, event: Event) -> None:
+        account = self.accounts.get(stream)
+        # A version we have folded already came to us by loading the stream.
+        if account is not None and version == account.version + 1:
+            account.evolve(version, event)
+            if isinstance(event, Requested):
+                self._batch[(stream, event.request_id)] = event
+
+    def forget(self, streams: set[str]) -> None:
+        for stream in streams:
+            self.accounts.pop(stream, None)
+
+    def answer(self, command: q.QuotaCommand, events: Sequence[LoggedEvent], replayed: bool) -> dict[str, Any]:
+        if not events:
+            return {}
+        return {"operator": command.operator, "account": command.account, **receipt(events, replayed)}
+
+    def _occurred(self, at: datetime | None, now: datetime) -> datetime:
+        if at is None:
+            return now
+        oldest = now - timedelta(seconds=self.settings.backdate_max_s)
+        newest = now + timedelta(seconds=self.settings.future_max_s)
+        if not oldest <= at <= newest:
+            raise MalformedCommand(
+                "occurred_at is out of bounds",
+                {"fields": {"occurred_at": [f"must be from {oldest.isoformat()} to {newest.isoformat()}"]}},
+            )
+        return at
+
+
+class QuotaApplication:
+    """One shard of quota: its database, its log, its accounts."""
+
+    def __init__(self, settings: Settings, clock: Clock = system_clock) -> None:
+        url = settings.database_url("quota")
+        self.settings = settings
+        self.clock = clock
+        self.on_commit: Callable[[int], None] = lambda _head: None
+        self.engine = engine(url)
+        migrate(self.engine, "quota")
+        self.log = EventLog(url)
+        self.catalogue = CatalogueCopy(self.engine)
+        self.projector = Projector(self.engine, BalanceProjection())
+        self.accounts = Accounts(self.log, self.catalogue, settings, clock)
+        self.writer: Writer[q.QuotaCommand] = Writer(
+            self.log,
+            self.accounts,
+            batch_max=settings.batch_max,
+            on_commit=lambda head: self.on_commit(head),
+            trace=current_traceparent,
+            position=self.log.head(),
+        )
+
+    def close(self) -> None:
+        self.log.close()
+        self.engine.dispose()
+
+    # -- commands -------------------------------------------------------------------------------
+    def submit(self, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """One command by its method's name. Raises its refusal."""
+        return self.writer.submit(_parse(name, fields))
+
+    def execute(self, commands: Any) -> list[dict[str, Any]]:
+        """A batch: one `{"ok"}` or `{"error"}` per command, in order, one transaction."""
+        if not isinstance(commands, list):
+            raise MalformedCommand("commands must be a list", {"fields": {"commands": ["must be a list"]}})
+        if len(commands) > self.settings.batch_max:
+            raise LimitExceeded(
+                f"a batch has at most {self.settings.batch_max} commands", {"limit": self.settings.batch_max}
+            )
+        answers: list[dict[str, Any] | TokengridError | None] = []
+        parsed: list[q.QuotaCommand] = []
+        for fields in commands:
+            try:
+                parsed.append(_parse_tagged(fields))
+                answers.append(None)
+            except TokengridError as refusal:
+                answers.append(refusal)
+        results = iter(self.writer.execute(parsed) if parsed else [])
+        final = [next(results) if answer is None else answer for answer in answers]
+        return [{"error": a.as_dict()} if isinstance(a, TokengridError) else {"ok": a} for a in final]
+
+    def sweep(self, query: Sweep) -> dict[str, Any]:
+        """Expire holds and grants that are due. What happened, happened at its due time."""
+        until = query.until or self.clock()
+        limit = min(query.limit, self.settings.page_max)
+        with self.engine.connect() as connection:
+            holds = due_reservations(connection, until, query.operator, limit)
+            lots = due_grants(connection, until, query.operator, limit - len(holds))
+        commands: list[q.QuotaCommand] = [
+            ExpireReservation(
+                operator=d.operator,
+                account=d.account,
+                request_id=f"expire/{d.name}",
+                occurred_at=d.expires_at,
+                reservation=d.name,
+            )
+            for d in holds
+        ]
+        commands += [
+            ExpireGrant(
+                operator=d.operator,
+                account=d.account,
+                request_id=f"expire/{d.name}",
+                occurred_at=d.expires_at,
+                grant=d.name,
+            )
+            for d in lots
+        ]
+        answers = self.writer.execute(commands) if commands else []
+        done = [bool(answer) and not isinstance(answer, TokengridError) for answer in answers]
+        return {
+            "expired_reservations": sum(done[: len(holds)]),
+            "expired_grants": sum(done[len(holds) :]),
+            "remaining": len(commands) >= limit,
+        }
+
+    # -- questions ------------------------------------------------------------------------------
+    def balance(self, query: Balance) -> dict[str, Any]:
+        """An account's books, now or as they had been recorded at an instant."""
+        stream = f"{query.operator}/{query.account}"
+        account = Account()
+        for logged in self.log.stream(stream):
+            event = logged.event
+            if query.known_at is None or event.recorded_at <= query.known_at:
+                account.evolve(logged.version, event)
+        self._refuse_unknown(account, stream)
+        at = query.at or self.clock()
+        return {
+            "operator": query.operator,
+            "account": query.account,
+            "status": account.status,
+            "version": account.version,
+            "available": account.available_in_all(at),
+            "reserved": sum(g.reserved for g in account.grants.values()) + account.credit_reserved,
+            "credit_limit": account.credit_limit,
+            "credit_left": account.credit_left,
+            "overdrawn": account.overdrawn,
+            "grants": [
+                {
+                    "grant": g.name,
+                    "source": g.event.source,
+                    "plan": g.event.plan,
+                    "granted": g.event.amount,
+                    "available": g.available,
+                    "reserved": g.reserved,
+                    "debited": g.debited,
+                    "reversed": g.reversed,
+                    "expired": g.expired,
+                    "voided": g.voided,
+                    "ended": g.ended(at),
+                    "expires_at": g.event.expires_at.isoformat() if g.event.expires_at else None,
+                }
+                for g in account.grants.values()
+            ],
+        }
+
+    def statement(self, query: Statement) -> dict[str, Any]:
+        stream = f"{query.operator}/{query.account}"
+        limit = min(max(query.limit, 1), self.settings.page_max)
+        events = self.log.stream(stream, query.after)
+        if not events and not query.after:
+            raise UnknownAccount(f"no account {stream}", {"operator": query.operator, "account": query.account})
+        return {"events": [_shown(e) for e in events[:limit]], "more": len(events) > limit}
+
+    def find(self, query: Find) -> dict[str, Any]:
+        stream = f"{query.operator}/{query.account}"
+        key = request_key(stream, query.name)
+        found = self.log.known([key]).get(key)
+        return {"event": _shown(found) if found else None}
+
+    def balances(self, query: Balances) -> dict[str, Any]:
+        limit = min(max(query.limit, 1), self.settings.page_max)
+        with self.engine.connect() as connection:
+            found = balances(connection, query.after, limit)
+        return {"accounts": found, "position": self.projector.position(), "more": len(found) == limit}
+
+    def status(self) -> dict[str, Any]:
+        return {
+            "head": self.log.head(),
+            "followed": {"catalog": self.catalogue.view.position, "quota": self.projector.position()},
+            "accounts_cached": len(self.accounts.accounts),
+        }
+
+    # -- following ------------------------------------------------------------------------------
+    def follow_catalog(self, page: Sequence[Mapping[str, Any]]) -> int:
+        return self.catalogue.follow(page)
+
+    def follow_quota(self, page: Sequence[Mapping[str, Any]]) -> int:
+        return self.projector.apply(page) if page else self.projector.position()
+
+    def _refuse_unknown(self, account: Account, stream: str) -> None:
+        if account.status is None:
+            raise UnknownAccount(f"no account {stream}", {"account": stream})
+
+
+def request_key(stream: str, request_id: str) -> str:
+    """Request id first: a time-ordered id keeps the index's newest pages together. A tab is in neither part."""
+    return f"{request_id}\t{stream}"
+
+
+def _stream(command: q.QuotaCommand) -> str:
+    return f"{command.operator}/{command.account}"
+
+
+def _parse(name: str, fields: Any) -> q.QuotaCommand:
+    struct = COMMANDS["quota"].get(name) if isinstance(name, str) else None
+    if struct is None:
+        raise MalformedCommand(f"no command {str(name)[:64]!r}", {"fields": {"command": ["unknown command"]}})
+    command = parse(struct, fields)
+    assert isinstance(command, q.QuotaCommand), "every quota command names its account"
+    return command
+
+
+def _parse_tagged(fields: Any) -> q.QuotaCommand:
+    if not isinstance(fields, dict):
+        raise MalformedCommand("a command must be an object", {"fields": {"_": ["must be an object"]}})
+    return _parse(fields.get("command", ""), {k: v for k, v in fields.items() if k != "command"})
+
+
+def _shown(logged: LoggedEvent) -> dict[str, Any]:
+    return {
+        "position": logged.position,
+        "version": logged.version,
+        "kind": type(logged.event).__name__,
+        **msgspec.to_builtins(logged.event),
+    }

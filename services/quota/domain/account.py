@@ -1,0 +1,201 @@
+"""An account's state, folded from its events. It knows nothing of commands, storage or time.
+
+Every change to the books is made here, by `evolve`, from what an event says and nothing else.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Literal
+
+from shared.contracts import quota as q
+from shared.contracts.base import Event
+
+Status = Literal["open", "suspended", "closed"]
+NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+class Grant:
+    """A lot of points and what became of it, in millipoints."""
+
+    __slots__ = ("debited", "event", "expired", "name", "order", "reserved", "reversed", "void", "voided")
+
+    def __init__(self, event: q.PointsGranted, sequence: int) -> None:
+        self.name = event.request_id
+        self.event = event
+        # The burn-down order: priority, then sooner expiry, then older grant.
+        self.order = (event.priority, event.expires_at or NEVER, sequence)
+        self.reserved = self.debited = self.reversed = self.expired = self.voided = 0
+        self.void = False
+
+    @property
+    def available(self) -> int:
+        """What is neither held nor gone."""
+        return self.event.amount - self.reserved - self.debited + self.reversed - self.expired - self.voided
+
+    def ended(self, at: datetime) -> bool:
+        """Expired or voided: nothing may be drawn from it any more."""
+        return self.void or (self.event.expires_at is not None and self.event.expires_at <= at)
+
+    def pays_for(self, model: str, family: str, at: datetime) -> bool:
+        """Whether it may be drawn from for a call to this model now."""
+        return self.event.effective_at <= at and not self.ended(at) and self.event.scope.covers(model, family)
+
+    def __lt__(self, other: Grant) -> bool:
+        return self.order < other.order
+
+
+class Hold:
+    """A live (or expired, but not yet settled) reservation and what it still holds, by grant."""
+
+    __slots__ = ("event", "expired", "expires_at", "remaining", "reserved_at")
+
+    def __init__(self, event: q.PointsReserved) -> None:
+        self.event = event
+        self.reserved_at = event.at
+        self.expires_at = event.expires_at
+        self.remaining = {draw.grant: draw.amount for draw in event.draws}
+        self.expired = False
+
+    @property
+    def amount(self) -> int:
+        return sum(self.remaining.values())
+
+
+class Account:
+    """One subscriber's wallet at one operator."""
+
+    __slots__ = (
+        "_by_order",
+        "credit_debited",
+        "credit_limit",
+        "credit_reserved",
+        "grants",
+        "holds",
+        "opened",
+        "overdrawn",
+        "reversals",
+        "status",
+        "version",
+    )
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.status: Status | None = None
+        self.opened: q.AccountOpened | None = None
+        self.grants: dict[str, Grant] = {}
+        self._by_order: list[Grant] = []
+        self.holds: dict[str, Hold] = {}
+        self.credit_limit = self.credit_reserved = self.credit_debited = 0
+        self.overdrawn = 0
+        # What was given back of a debit so far, by grant (overdrawn under ""); only debits that were reversed.
+        self.reversals: dict[str, dict[str, int]] = {}
+
+    @property
+    def credit_left(self) -> int:
+        return self.credit_limit - self.credit_debited - self.credit_reserved
+
+    def burn_order(self, model: str, family: str, at: datetime) -> Iterable[Grant]:
+        """The grants that may pay for a model now, in the order in which they burn down."""
+        return (g for g in self._by_order if g.pays_for(model, family, at) and g.available > 0)
+
+    def available(self, model: str, family: str, at: datetime) -> int:
+        """What a call to this model could be charged now: grants, then credit, less what is owed."""
+        grants = sum(g.available for g in self.burn_order(model, family, at))
+        return grants + max(self.credit_left, 0) - self.overdrawn
+
+    def available_in_all(self, at: datetime) -> int:
+        """As `available`, over grants of any scope."""
+        grants = sum(g.available for g in self._by_order if g.event.effective_at <= at and not g.ended(at))
+        return grants + max(self.credit_left, 0) - self.overdrawn
+
+    # -- folding ------------------------------------------------------------------------------
+    def evolve(self, version: int, event: Event) -> None:
+        """Fold one event."""
+        self.version = version
+        match event:
+            case q.TokensDebited():
+                self._free(event.reservation, event.freed)
+                self._debit(event.draws)
+                self.overdrawn += event.overdrawn
+                if event.reservation and event.final:
+                    self.holds.pop(event.reservation, None)
+            case q.PointsReserved():
+                self.holds[event.request_id] = Hold(event)
+                self._reserve(event.draws)
+            case q.ReservationExtended():
+                hold = self.holds[event.reservation]
+                hold.expires_at = event.expires_at
+                for draw in event.draws:
+                    hold.remaining[draw.grant] = hold.remaining.get(draw.grant, 0) + draw.amount
+                self._reserve(event.draws)
+            case q.ReservationReleased():
+                self._free(event.reservation, event.draws)
+                self.holds.pop(event.reservation, None)
+            case q.ReservationExpired():
+                self._free(event.reservation, event.draws)
+                self.holds[event.reservation].expired = True
+            case q.PointsGranted():
+                grant = Grant(event, version)
+                self.grants[grant.name] = grant
+                insort(self._by_order, grant)
+            case q.DebitReversed():
+                self._reverse(event)
+            case q.GrantExpired():
+                self.grants[event.grant].expired += event.amount
+            case q.GrantVoided():
+                self.grants[event.grant].voided += event.amount
+                self.grants[event.grant].void = True
+            case q.AccountOpened():
+                self.opened, self.status, self.credit_limit = event, "open", event.credit_limit
+            case q.CreditLimitSet():
+                self.credit_limit = event.credit_limit
+            case q.AccountSuspended():
+                self.status = "suspended"
+            case q.AccountResumed():
+                self.status = "open"
+            case q.AccountClosed():
+                self.status = "closed"
+            case _:
+                raise TypeError(f"not an event of an account: {type(event).__name__}")
+
+    def _reserve(self, draws: Iterable[q.Draw]) -> None:
+        for grant, amount in _pairs(draws):
+            if grant == q.CREDIT:
+                self.credit_reserved += amount
+            else:
+                self.grants[grant].reserved += amount
+
+    def _free(self, reservation: str, draws: Iterable[q.Draw]) -> None:
+        hold = self.holds.get(reservation)
+        for grant, amount in _pairs(draws):
+            if hold is not None:
+                hold.remaining[grant] -= amount
+            if grant == q.CREDIT:
+                self.credit_reserved -= amount
+            else:
+                self.grants[grant].reserved -= amount
+
+    def _debit(self, draws: Iterable[q.Draw]) -> None:
+        for grant, amount in _pairs(draws):
+            if grant == q.CREDIT:
+                self.credit_debited += amount
+            else:
+                self.grants[grant].debited += amount
+
+    def _reverse(self, event: q.DebitReversed) -> None:
+        given = self.reversals.setdefault(event.debit, {})
+        for grant, amount in _pairs(event.draws):
+            given[grant] = given.get(grant, 0) + amount
+            if grant == q.CREDIT:
+                self.credit_debited -= amount
+            elif grant not in event.regranted:
+                self.grants[grant].reversed += amount
+        given[""] = given.get("", 0) + event.overdrawn
+        self.overdrawn -= event.overdrawn
+
+
+def _pairs(draws: Iterable[q.Draw]) -> Iterable[tuple[str, int]]:
+    return ((draw.grant, draw.amount) for draw in draws)

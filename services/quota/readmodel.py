@@ -1,0 +1,312 @@
+"""Quota's read model: accounts, grants and live reservations as tables, folded from its own log.
+
+Truth is the log; these rows serve the sweep (what is due), lists and the auditor. Events say what
+moved, so a page becomes sums per row: no event needs another row to be understood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from shared.contracts import quota as q
+from shared.eventstore.log import LoggedEvent
+
+meta = sa.MetaData()
+
+
+def _key() -> list[sa.Column[str]]:
+    return [sa.Column("operator", sa.Text, primary_key=True), sa.Column("account", sa.Text, primary_key=True)]
+
+
+accounts = sa.Table(
+    "accounts",
+    meta,
+    *_key(),
+    sa.Column("status", sa.Text),
+    sa.Column("version", sa.BigInteger),
+    sa.Column("credit_limit", sa.BigInteger),
+    sa.Column("overdrawn", sa.BigInteger),
+)
+AMOUNTS = ("granted", "reserved", "debited", "reversed", "expired", "voided")
+grants = sa.Table(
+    "grants",
+    meta,
+    *_key(),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("expires_at", sa.DateTime(timezone=True)),
+    sa.Column("ended", sa.Boolean),
+    *(sa.Column(name, sa.BigInteger) for name in AMOUNTS),
+)
+reservations = sa.Table(
+    "reservations",
+    meta,
+    *_key(),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("expires_at", sa.DateTime(timezone=True)),
+)
+
+available = (
+    grants.c.granted - grants.c.reserved - grants.c.debited + grants.c.reversed - grants.c.expired - grants.c.voided
+)
+
+Key = tuple[str, ...]
+
+
+class _Sums:
+    """What one page changes, added up per row."""
+
+    def __init__(self) -> None:
+        self.grants: dict[Key, dict[str, Any]] = {}
+        self.accounts: dict[Key, dict[str, Any]] = {}
+        self.live: dict[Key, datetime | None] = {}  # reservation -> expiry, None once it has ended
+
+    def account(self, stream: Key) -> dict[str, Any]:
+        return self.accounts.setdefault(stream, {"overdrawn": 0})
+
+    def move(self, stream: Key, column: str, draws: Iterable[q.Draw], sign: int = 1) -> None:
+        for draw in draws:
+            self.add(stream, draw.grant, column, sign * draw.amount)
+
+    def add(self, stream: Key, grant: str, column: str, amount: int) -> None:
+        row = self.grants.setdefault((*stream, grant), {})
+        row[column] = row.get(column, 0) + amount
+
+
+class BalanceProjection:
+    """Folds quota's own log into the tables above."""
+
+    name = "balances"
+
+    def apply(self, connection: sa.Connection, page: Sequence[LoggedEvent]) -> None:
+        sums = _Sums()
+        for logged in page:
+            _fold(sums, tuple(logged.stream.split("/", 1)), logged)
+        insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert
+        _write_accounts(connection, insert, sums)
+        _write_grants(connection, insert, sums)
+        _write_reservations(connection, insert, sums)
+
+
+def _fold(sums: _Sums, stream: Key, logged: LoggedEvent) -> None:
+    event = logged.event
+    account = sums.account(stream)
+    account["version"] = logged.version
+    match event:
+        case q.TokensDebited():
+            sums.move(stream, "reserved", event.freed, -1)
+            sums.move(stream, "debited", event.draws)
+            account["overdrawn"] += event.overdrawn
+            if event.reservation and event.final:
+                sums.live[(*stream, event.reservation)] = None
+        case q.PointsReserved():
+            sums.move(stream, "reserved", event.draws)
+            sums.live[(*stream, event.request_id)] = event.expires_at
+        case q.ReservationExtended():
+            sums.move(stream, "reserved", event.draws)
+            sums.live[(*stream, event.reservation)] = event.expires_at
+        case q.ReservationReleased() | q.ReservationExpired():
+            sums.move(stream, "reserved", event.draws, -1)
+            sums.live[(*stream, event.reservation)] = None
+        case q.PointsGranted():
+            sums.add(stream, event.request_id, "granted", event.amount)
+            sums.grants[(*stream, event.request_id)]["expires_at"] = event.expires_at
+        case q.DebitReversed():
+            back = [d for d in event.draws if d.grant not in event.regranted]
+            sums.move(stream, "reversed", back)
+            account["overdrawn"] -= event.overdrawn
+        case q.GrantExpired():
+            sums.add(stream, event.grant, "expired", event.amount)
+        case q.GrantVoided():
+            sums.add(stream, event.grant, "voided", event.amount)
+            sums.grants[(*stream, event.grant)]["ended"] = True
+        case q.AccountOpened():
+            account.update(status="open", credit_limit=event.credit_limit)
+        case q.CreditLimitSet():
+            account["credit_limit"] = event.credit_limit
+        case q.AccountSuspended():
+            account["status"] = "suspended"
+        case q.AccountResumed():
+            account["status"] = "open"
+        case q.AccountClosed():
+            account["status"] = "closed"
+        case _:
+            raise TypeError(f"not an event of an account: {logged.topic}")
+
+
+def _write_accounts(connection: sa.Connection, insert: Any, sums: _Sums) -> None:
+    if not sums.accounts:
+        return
+    rows = [
+        {
+            "operator": operator,
+            "account": account,
+            "status": change.get("status"),
+            "credit_limit": change.get("credit_limit"),
+            "overdrawn": change["overdrawn"],
+            "version": change["version"],
+        }
+        for (operator, account), change in sorted(sums.accounts.items())
+    ]
+    new = [row for row in rows if row["credit_limit"] is not None and row["status"] is not None]
+    if new:
+        statement = insert(accounts)
+        connection.execute(
+            statement.on_conflict_do_nothing(index_elements=["operator", "account"]),
+            [row | {"overdrawn": 0} for row in new],
+        )
+    connection.execute(
+        sa.update(accounts)
+        .where(accounts.c.operator == sa.bindparam("o"), accounts.c.account == sa.bindparam("a"))
+        .values(
+            status=sa.func.coalesce(sa.bindparam("s", type_=sa.Text), accounts.c.status),
+            credit_limit=sa.func.coalesce(sa.bindparam("l", type_=sa.BigInteger), accounts.c.credit_limit),
+            overdrawn=accounts.c.overdrawn + sa.bindparam("w"),
+            version=sa.bindparam("v"),
+        ),
+        [
+            {
+                "o": r["operator"],
+                "a": r["account"],
+                "s": r["status"],
+                "l": r["credit_limit"],
+                "w": r["overdrawn"],
+                "v": r["version"],
+            }
+            for r in rows
+        ],
+    )
+
+
+def _write_grants(connection: sa.Connection, insert: Any, sums: _Sums) -> None:
+    if not sums.grants:
+        return
+    statement = insert(grants)
+    added = {name: grants.c[name] + statement.excluded[name] for name in AMOUNTS}
+    upsert = statement.on_conflict_do_update(
+        index_elements=["operator", "account", "name"],
+        set_={
+            **added,
+            "ended": grants.c.ended | statement.excluded.ended,
+            "expires_at": sa.func.coalesce(grants.c.expires_at, statement.excluded.expires_at),
+        },
+    )
+    rows = [
+        {
+            "operator": operator,
+            "account": account,
+            "name": name,
+            "expires_at": change.get("expires_at"),
+            "ended": change.get("ended", False),
+            **{column: change.get(column, 0) for column in AMOUNTS},
+        }
+        for (operator, account, name), change in sorted(sums.grants.items())
+    ]
+    connection.execute(upsert, rows)
+
+
+def _write_reservations(connection: sa.Connection, insert: Any, sums: _Sums) -> None:
+    ended = [key for key, expires_at in sums.live.items() if expires_at is None]
+    live = [(key, expires_at) for key, expires_at in sums.live.items() if expires_at is not None]
+    if ended:
+        connection.execute(
+            sa.delete(reservations).where(
+                reservations.c.operator == sa.bindparam("o"),
+                reservations.c.account == sa.bindparam("a"),
+                reservations.c.name == sa.bindparam("n"),
+            ),
+            [{"o": o, "a": a, "n": n} for o, a, n in ended],
+        )
+    if live:
+        statement = insert(reservations)
+        connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=["operator", "account", "name"],
+                set_={"expires_at": statement.excluded.expires_at},
+            ),
+            [{"operator": o, "account": a, "name": n, "expires_at": at} for (o, a, n), at in live],
+        )
+
+
+# --- questions -----------------------------------------------------------------------------------
+class Due(NamedTuple):
+    """Something whose time is over."""
+
+    operator: str
+    account: str
+    name: str
+    expires_at: datetime
+
+
+def due_reservations(connection: sa.Connection, until: datetime, operator: str | None, limit: int) -> list[Due]:
+    """Live reservations whose time to live is over at `until`, by expiry."""
+    return _due(connection, reservations, sa.true(), until, operator, limit)
+
+
+def due_grants(connection: sa.Connection, until: datetime, operator: str | None, limit: int) -> list[Due]:
+    """Expired grants with something left, by expiry."""
+    return _due(connection, grants, available > 0, until, operator, limit)
+
+
+def _due(
+    connection: sa.Connection,
+    table: sa.Table,
+    condition: Any,
+    until: datetime,
+    operator: str | None,
+    limit: int,
+) -> list[Due]:
+    statement = (
+        sa.select(table.c.operator, table.c.account, table.c.name, table.c.expires_at)
+        .where(table.c.expires_at <= until.astimezone(UTC), condition)
+        .order_by(table.c.expires_at, table.c.operator, table.c.account, table.c.name)
+        .limit(limit)
+    )
+    if operator is not None:
+        statement = statement.where(table.c.operator == operator)
+    # SQLite forgets the zone it was given; everything stored is UTC.
+    return [Due(o, a, n, at if at.tzinfo else at.replace(tzinfo=UTC)) for o, a, n, at in connection.execute(statement)]
+
+
+def balances(connection: sa.Connection, after: str, limit: int) -> list[dict[str, Any]]:
+    """Accounts in order of `operator/account`, each with its grants' books (the credit limit's under `credit`)."""
+    key = sa.tuple_(accounts.c.operator, accounts.c.account)
+    found = connection.execute(
+        sa.select(accounts).where(key > _tuple(after)).order_by(accounts.c.operator, accounts.c.account).limit(limit)
+    ).all()
+    books: dict[tuple[str, str], dict[str, dict[str, int]]] = {}
+    if found:
+        grant_key = sa.tuple_(grants.c.operator, grants.c.account)
+        first, last = found[0], found[-1]
+        rows = connection.execute(
+            sa.select(grants)
+            .where(
+                grant_key >= sa.tuple_(sa.literal(first.operator), sa.literal(first.account)),
+                grant_key <= sa.tuple_(sa.literal(last.operator), sa.literal(last.account)),
+            )
+            .order_by(grants.c.name)
+        )
+        for row in rows:
+            book = {column: int(getattr(row, column)) for column in AMOUNTS}
+            books.setdefault((row.operator, row.account), {})[row.name] = book
+    return [
+        {
+            "operator": row.operator,
+            "account": row.account,
+            "status": row.status,
+            "version": row.version,
+            "credit_limit": row.credit_limit,
+            "overdrawn": row.overdrawn,
+            "grants": books.get((row.operator, row.account), {}),
+        }
+        for row in found
+    ]
+
+
+def _tuple(stream: str) -> Any:
+    operator, _, account = stream.partition("/")
+    return sa.tuple_(sa.literal(operator), sa.literal(account))
