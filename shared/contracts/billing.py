@@ -23,7 +23,6 @@ from shared.contracts.base import (
     SignedFen,
     Slug,
     Text,
-    Usage,
     command,
     event,
 )
@@ -34,6 +33,19 @@ Residual = Annotated[str, Meta(pattern=r"^-?[0-9]+/[0-9]+\Z", description="exact
 
 
 SignedAmount = Annotated[int, Meta(ge=-AMOUNT_MAX, le=AMOUNT_MAX, description="millipoints")]
+
+
+class TokenSums(Part, frozen=True, kw_only=True):
+    """Tokens by class, added up: unlike one call's `Usage`, a month's sum may exceed a thousand million."""
+
+    input: Count = 0
+    cached_input: Count = 0
+    cache_write: Count = 0
+    output: Count = 0
+
+    @property
+    def total(self) -> int:
+        return self.input + self.cached_input + self.cache_write + self.output
 
 
 class BillLine(Part, frozen=True, kw_only=True):
@@ -50,7 +62,7 @@ class BillLine(Part, frozen=True, kw_only=True):
     plan_version: Count = 0
     rate_card: Reference = ""
     calls: Count = 0
-    usage: Usage = Usage()
+    usage: TokenSums = TokenSums()
     amount: SignedAmount = 0
     charged: SignedAmount = 0
     residual: Residual = "0/1"
@@ -81,7 +93,7 @@ class StatementLine(Part, frozen=True, kw_only=True):
     model: Slug
     tariff: Reference
     calls: Count
-    usage: Usage
+    usage: TokenSums
     amount: SignedAmount
     gross_fen: Fen
     discount_fen: Fen

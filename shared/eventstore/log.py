@@ -120,7 +120,7 @@ class EventLog(Application[str]):
         """The events that used up these request keys."""
         if not keys:
             return {}
-        return {key: _logged(row[:5] + (None,)) for key, row in self.recorder.select_known(keys).items()}
+        return {key: _logged((*row[:5], None)) for key, row in self.recorder.select_known(keys).items()}
 
     def append(self, events: Sequence[NewEvent], after: int, trace: str | None = None) -> list[LoggedEvent]:
         """Store `events` at positions `after + 1` and on, all or none, durable on return.

@@ -19,30 +19,40 @@ from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteCursor, SQLite
 COLUMNS = "position, originator_id, originator_version, topic, state, request_key, trace"
 READ = "SELECT position, originator_id, originator_version, topic, state, trace FROM events"
 
+APPEND_LOCK = 0x61707064
+
 Row = tuple[int, str, int, str, bytes, str | None]
 
 
 class PostgresLogRecorder(PostgresApplicationRecorder):
     """The log in PostgreSQL."""
 
-    def __init__(self, datastore: PostgresDatastore, *, events_table_name: str = "events") -> None:
+    def __init__(self, datastore: PostgresDatastore, **_: object) -> None:
         super().__init__(datastore, events_table_name="events")
         self.sql_create_statements.clear()
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int]:
-        """Append at `kwargs["position"]` and on. One attempt: the caller decides what a failure means.
+        """Append at `kwargs["position"]` and on, or at the log's end. One attempt: the caller decides what a
+        failure means.
 
         Raises IntegrityError if a position, a stream's version or a request key is taken.
         """
-        first: int = kwargs["position"]
         keys: Sequence[str | None] = kwargs.get("keys") or [None] * len(stored_events)
         trace: str | None = kwargs.get("trace")
         with self.datastore.get_connection() as connection, connection.transaction(), connection.cursor() as cursor:
+            first = kwargs.get("position") or self._next_position(cursor)
             with cursor.copy(f"COPY events ({COLUMNS}) FROM STDIN (FORMAT BINARY)".encode()) as copy:
                 copy.set_types(["int8", "text", "int8", "text", "bytea", "text", "text"])
                 for index, (e, key) in enumerate(zip(stored_events, keys, strict=True)):
                     copy.write_row((first + index, e.originator_id, e.originator_version, e.topic, e.state, key, trace))
-        return range(first, first + len(stored_events))
+        return list(range(first, first + len(stored_events)))
+
+    def _next_position(self, cursor: psycopg.Cursor[psycopg.rows.DictRow]) -> int:
+        """Writers that do not know the log's end take turns from here to their commit."""
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (APPEND_LOCK,))
+        row = cursor.execute("SELECT coalesce(max(position), 0) + 1 AS next FROM events").fetchone()
+        assert row is not None
+        return int(row["next"])
 
     def select_rows(self, after: int, limit: int) -> list[Row]:
         return self._rows(f"{READ} WHERE position > %s ORDER BY position LIMIT %s", (after, limit))
@@ -92,14 +102,14 @@ class PostgresLogRecorder(PostgresApplicationRecorder):
 class SQLiteLogRecorder(SQLiteApplicationRecorder):
     """The log in an SQLite file."""
 
-    def __init__(self, datastore: SQLiteDatastore, events_table_name: str = "events") -> None:
+    def __init__(self, datastore: SQLiteDatastore, **_: object) -> None:
         super().__init__(datastore, "events")
 
     def construct_create_table_statements(self) -> list[str]:
         return []
 
     def _insert_events(self, c: SQLiteCursor, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int]:
-        first: int = kwargs["position"]
+        first = kwargs.get("position") or (self._max_notification_id(c) or 0) + 1
         keys: Sequence[str | None] = kwargs.get("keys") or [None] * len(stored_events)
         trace: str | None = kwargs.get("trace")
         c.executemany(
@@ -109,7 +119,7 @@ class SQLiteLogRecorder(SQLiteApplicationRecorder):
                 for index, (e, key) in enumerate(zip(stored_events, keys, strict=True))
             ],
         )
-        return range(first, first + len(stored_events))
+        return list(range(first, first + len(stored_events)))
 
     def select_rows(self, after: int, limit: int) -> list[Row]:
         return self._rows(f"{READ} WHERE position > ? ORDER BY position LIMIT ?", (after, limit))

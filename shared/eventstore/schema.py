@@ -36,7 +36,7 @@ _POSTGRESQL = (
     """CREATE TABLE events (
         position bigint PRIMARY KEY CHECK (position > 0),
         originator_id text NOT NULL,
-        originator_version bigint NOT NULL CHECK (originator_version > 0),
+        originator_version bigint NOT NULL,
         topic text NOT NULL,
         state bytea NOT NULL,
         request_key text,
@@ -45,9 +45,13 @@ _POSTGRESQL = (
     # Absent keys are most of some logs; an index that leaves them out stays small.
     "CREATE UNIQUE INDEX events_request_key ON events (request_key) WHERE request_key IS NOT NULL",
     """CREATE FUNCTION events_are_immutable() RETURNS trigger LANGUAGE plpgsql AS
-        $$ BEGIN RAISE EXCEPTION 'events are immutable: % refused', TG_OP USING ERRCODE = 'restrict_violation'; END $$""",
-    "CREATE TRIGGER events_no_change BEFORE UPDATE OR DELETE ON events FOR EACH ROW EXECUTE FUNCTION events_are_immutable()",
-    "CREATE TRIGGER events_no_truncate BEFORE TRUNCATE ON events FOR EACH STATEMENT EXECUTE FUNCTION events_are_immutable()",
+        $$ BEGIN
+            RAISE EXCEPTION 'events are immutable: % refused', TG_OP USING ERRCODE = 'restrict_violation';
+        END $$""",
+    """CREATE TRIGGER events_no_change BEFORE UPDATE OR DELETE ON events
+        FOR EACH ROW EXECUTE FUNCTION events_are_immutable()""",
+    """CREATE TRIGGER events_no_truncate BEFORE TRUNCATE ON events
+        FOR EACH STATEMENT EXECUTE FUNCTION events_are_immutable()""",
     """CREATE VIEW readable_events AS
         SELECT position, originator_id AS stream, originator_version AS version, topic,
                convert_from(state, 'UTF8')::jsonb AS state, request_key FROM events""",
@@ -57,7 +61,7 @@ _SQLITE = (
     """CREATE TABLE events (
         position INTEGER PRIMARY KEY CHECK (position > 0),
         originator_id TEXT NOT NULL,
-        originator_version INTEGER NOT NULL CHECK (originator_version > 0),
+        originator_version INTEGER NOT NULL,
         topic TEXT NOT NULL,
         state BLOB NOT NULL,
         request_key TEXT,

@@ -66,7 +66,7 @@ class Writer(Generic[C]):
         room: Room[C],
         *,
         batch_max: int,
-        on_commit: Callable[[int], None] = lambda head: None,
+        on_commit: Callable[[int], None] = lambda _head: None,
         trace: Callable[[], str | None] = lambda: None,
         position: int = 0,
     ) -> None:

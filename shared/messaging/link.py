@@ -41,8 +41,8 @@ CONNECT_TIMEOUT_S = 5.0
 RECONNECT_MIN_S, RECONNECT_MAX_S = 0.1, 2.0
 CLOSE_TIMEOUT_S = 2.0
 
-# py-amqp raises AttributeError here and there when the connection has gone under it.
-BROKER_ERRORS = (OSError, AMQPError, OperationalError, AttributeError)
+# When the connection has gone under them, py-amqp raises AttributeError here and there, and eventlet EOFError.
+BROKER_ERRORS = (OSError, AMQPError, OperationalError, AttributeError, EOFError)
 
 Handler = Callable[[Message], None]
 
@@ -106,10 +106,6 @@ class Link:
             self._thread.kill()
         self._drop(polite=True)
         self._wake()
-
-    @property
-    def up(self) -> bool:
-        return self._channel is not None and self._ready.ready()
 
     # --- the reading green thread --------------------------------------------------------------
     def _run(self) -> None:
@@ -259,9 +255,6 @@ class Link:
     def _failed(self, channel: Any, exc: Exception) -> None:
         """A write failed, perhaps in mid-frame: the connection is of no use any more."""
         self.trouble = f"{type(exc).__name__}: {exc}"
-        if channel is self._channel and not self._closed:
+        if channel is self._channel:
             log.warning("%s: lost the broker while publishing (%s); reconnecting", self.name, exc)
-            if self._thread is not None:
-                self._thread.kill()
-            self._drop()
-            self._thread = eventlet.spawn(self._run)
+            self._drop()  # the reading green thread finds its socket closed, and reconnects

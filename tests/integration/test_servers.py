@@ -99,7 +99,7 @@ class TestRabbitMQ:
         with pika.BlockingConnection(pika.URLParameters(uri)) as connection:
             channel = connection.channel()
             channel.confirm_delivery()
-            channel.queue_declare("letters", durable=True, arguments={"x-queue-type": "quorum"})
+            channel.queue_declare("letters", durable=True)
             channel.basic_publish("", "letters", b"kept", pika.BasicProperties(delivery_mode=2))
             own_rabbitmq.kill()
             assert own_rabbitmq.pid is None
@@ -257,6 +257,14 @@ class TestPostgreSQL:
         finally:
             server.remove()
         assert not server.data.parent.exists()
+
+    def test_data_that_is_gone_is_not_replaced_by_empty_data(self, own_postgresql: PostgreSQL) -> None:
+        own_postgresql.stop()
+        own_postgresql.data.rename(own_postgresql.data.with_name("elsewhere"))
+        with pytest.raises(SetupFailed, match="is gone: restore it"):
+            own_postgresql.start()
+        own_postgresql.data.with_name("elsewhere").rename(own_postgresql.data)
+        own_postgresql.start()
 
     def test_data_stays_in_a_folder_that_can_be_reached(self, servers_folder: Path) -> None:
         assert reachable_folder(servers_folder, unprivileged_user()) == servers_folder

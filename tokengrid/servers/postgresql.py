@@ -156,9 +156,14 @@ class PostgreSQL:
 
     def _prepare(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o755)
-        if "data" not in self._state or not (self.data / "PG_VERSION").exists():
+        if "data" not in self._state:
             self._state = cluster.create(self.folder, self._programs)
             state.save(self._state_file, self._state)
+        elif not (self.data / "PG_VERSION").exists():
+            # Never begin anew in silence: a ledger that is suddenly empty is worse than one that does not start.
+            raise SetupFailed(
+                f"PostgreSQL's data in {self.data} is gone: restore it, or delete {self.folder} to start empty."
+            )
 
     def _run(self) -> None:
         major = (self.data / "PG_VERSION").read_text().strip()

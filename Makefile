@@ -1,0 +1,61 @@
+# Every task of the project. `make demo` and `make test` need python3, pip and make; nothing else by hand.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test unit lint format up down status bench docs lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(VENV)/.runtime: requirements.lock
+	@sh deploy/make-venv.sh "$(PYTHON)" "$(VENV)" requirements.lock
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock
+	@sh deploy/make-venv.sh "$(PYTHON)" "$(VENV)" requirements-dev.lock
+	@touch $(VENV)/.runtime $@
+
+demo: $(VENV)/.runtime ## Run the main job: a month of 20,000 calls, billed, settled and audited (ARGS="--seed 7 --trace FILE")
+	@$(BIN)/tokengrid demo $(ARGS)
+
+test: $(VENV)/.dev ## Install what is needed and run all tests
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+unit: $(VENV)/.dev ## Run the fast tests only: no servers, no demo
+	@$(BIN)/python -m pytest -q tests/unit tests/conformance $(ARGS)
+
+lint: $(VENV)/.dev ## Formatting, linter, types, import contract, stale documentation
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m tokengrid.reference --check
+
+format: $(VENV)/.dev ## Format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+up: $(VENV)/.runtime ## Start the production shape here: RabbitMQ, PostgreSQL, a process for each service
+	@$(BIN)/tokengrid up $(ARGS)
+
+down: $(VENV)/.runtime ## Stop all that `make up` started
+	@$(BIN)/tokengrid down $(ARGS)
+
+status: $(VENV)/.runtime ## Show what `make up` started
+	@$(BIN)/tokengrid status $(ARGS)
+
+bench: $(VENV)/.runtime ## Measure, as ratios within one run
+	@$(BIN)/tokengrid bench $(ARGS)
+
+docs: $(VENV)/.dev ## Write docs/reference from the contracts
+	@$(BIN)/python -m tokengrid.reference
+
+lock: $(VENV)/.dev ## Pin the dependencies anew, with hashes
+	@$(BIN)/uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock
+	@$(BIN)/uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+clean: ## Remove the environment and all local state
+	@rm -rf $(VENV) var .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,1 @@
+"""Billing: what it costs in money."""

@@ -1,0 +1,52 @@
+"""The one byte form of a bill or statement, and its hash.
+
+Sorted keys, no spaces, UTF-8, and fields that equal their default left out, by value: so that a
+bill computed again hashes the same however its parts were made. Must not know what is in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, TypeVar
+
+import msgspec
+
+from shared.errors import LimitExceeded
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+def plain(value: Any) -> Any:
+    """Dictionaries, lists, strings and integers; defaults left out (msgspec's own omission goes by identity)."""
+    if isinstance(value, msgspec.Struct):
+        return {
+            field.encode_name: plain(held)
+            for field in msgspec.structs.fields(value)
+            if (held := getattr(value, field.name)) != field.default
+        }
+    if isinstance(value, tuple | list):
+        return [plain(part) for part in value]
+    return msgspec.to_builtins(value)
+
+
+def canonical_json(value: msgspec.Struct) -> bytes:
+    """What is hashed."""
+    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def sha256_of(value: msgspec.Struct) -> str:
+    """SHA-256 of the canonical JSON, 64 hex digits."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def settled(value: S) -> S:
+    """`value` as it will be read back from the log: defaults are the defaults, every bound holds.
+
+    Raises LimitExceeded for a sum that the published language cannot carry; better no bill than one
+    that nobody can read.
+    """
+    try:
+        return msgspec.convert(plain(value), type(value))
+    except msgspec.ValidationError as error:
+        raise LimitExceeded(f"{type(value).__name__} is out of bounds: {error}", {"limit": str(error)}) from None

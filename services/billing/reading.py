@@ -1,0 +1,287 @@
+"""What billing asks its read model: the inputs of bills and statements as of a cut-off, and lists.
+
+Every question takes an open connection; those of one bill run must share one snapshot. It must not
+know of commands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from services.billing import tables as t
+from services.billing.domain.metering import microseconds
+from services.billing.domain.rating import Account, Granted, Used
+from services.billing.domain.settlement import Served
+from shared.clock import period_bounds
+from shared.contracts.billing import TokenSums
+
+_SUMS = tuple(sa.func.sum(t.usage.c[name]).label(name) for name in ("calls", *t.TOKENS, "amount", "charged"))
+
+
+class Inputs:
+    """All that a bill is made of. `traces`: one traceparent per (line kind, model, rate card) that has any."""
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self.grants: list[Granted] = []
+        self.usage: list[Used] = []
+        self.late: list[Used] = []
+        self.traces: dict[tuple[str, str, str], str] = {}
+
+
+class Earlier(NamedTuple):
+    """A bill that an account has."""
+
+    period: str
+    quota_position: int
+    position: int
+
+
+@contextlib.contextmanager
+def snapshot(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A transaction whose questions all see the same state, while followers go on writing."""
+    with engine.connect() as connection:
+        if connection.dialect.name == "postgresql":
+            connection = connection.execution_options(isolation_level="REPEATABLE READ")
+        with connection.begin():
+            yield connection
+
+
+def on_time_until(connection: sa.Connection, period: str, operator: str | None = None) -> int:
+    """The position from which on a cut-off is possible: before it, sums cannot be taken apart any more."""
+    asked = sa.select(sa.func.max(t.periods.c.on_time)).where(t.periods.c.period == period)
+    if operator is not None:
+        asked = asked.where(t.periods.c.operator == operator)
+    return int(connection.execute(asked).scalar() or 0)
+
+
+# --- bills -----------------------------------------------------------------------------------
+def _unbilled(operator: str, period: str, quota_position: int) -> tuple[sa.ColumnElement[bool], ...]:
+    billed = sa.exists().where(
+        t.bills.c.operator == t.accounts.c.operator,
+        t.bills.c.account == t.accounts.c.account,
+        t.bills.c.period == period,
+    )
+    return (
+        t.accounts.c.operator == operator,
+        t.accounts.c.position <= quota_position,
+        t.accounts.c.opened_us < microseconds(period_bounds(period)[1]),
+        ~billed,
+    )
+
+
+def unbilled_count(connection: sa.Connection, operator: str, period: str, quota_position: int) -> int:
+    """How many accounts still have no bill for the period."""
+    asked = sa.select(sa.func.count()).select_from(t.accounts).where(*_unbilled(operator, period, quota_position))
+    return int(connection.execute(asked).scalar_one())
+
+
+def unbilled(connection: sa.Connection, operator: str, period: str, quota_position: int, limit: int) -> list[Account]:
+    """The first accounts, in order of their names, that have no bill for the period."""
+    rows = connection.execute(
+        _account_columns()
+        .where(*_unbilled(operator, period, quota_position))
+        .order_by(t.accounts.c.account)
+        .limit(limit)
+    )
+    return [_account(row) for row in rows]
+
+
+def account(connection: sa.Connection, operator: str, name: str) -> Account | None:
+    row = connection.execute(
+        _account_columns().where(t.accounts.c.operator == operator, t.accounts.c.account == name)
+    ).one_or_none()
+    return _account(row) if row else None
+
+
+def has_accounts(connection: sa.Connection, operator: str) -> bool:
+    found = connection.execute(sa.select(t.accounts.c.account).where(t.accounts.c.operator == operator).limit(1))
+    return found.first() is not None
+
+
+def _account_columns() -> sa.Select[tuple[str, str, str, str]]:
+    c = t.accounts.c
+    return sa.select(c.operator, c.account, c.opened_at, c.plan)
+
+
+def _account(row: Any) -> Account:
+    return Account(row.operator, row.account, datetime.fromisoformat(row.opened_at), row.plan)
+
+
+def inputs(
+    connection: sa.Connection, operator: str, period: str, quota_position: int, accounts: Sequence[Account]
+) -> list[Inputs]:
+    """What the bills of these accounts are made of, as of the cut-off; in the order of `accounts`."""
+    found = {account.account: Inputs(account) for account in accounts}
+    if not found:
+        return []
+    marks = _carried(connection, operator, period, list(found))
+    _read_grants(connection, operator, period, quota_position, found, marks)
+    _read_usage(connection, operator, period, quota_position, found)
+    if marks:
+        _read_late(connection, operator, period, quota_position, found, marks)
+    return list(found.values())
+
+
+def carried(bills: Sequence[Earlier], period: str) -> dict[str, int]:
+    """Up to which quota position each earlier billed period has been carried by some bill.
+
+    Carriers of a period are its own bill, and every bill issued after that for a later period.
+    """
+    own = next((bill for bill in bills if bill.period == period), None)
+    before = [bill for bill in bills if own is None or bill.position < own.position]
+    return {
+        bill.period: max(
+            [bill.quota_position]
+            + [b.quota_position for b in before if b.period > bill.period and b.position > bill.position]
+        )
+        for bill in before
+        if bill.period < period
+    }
+
+
+Marks = dict[str, dict[str, int]]  # account -> earlier period -> position up to which it was carried
+
+
+def _carried(connection: sa.Connection, operator: str, period: str, accounts: list[str]) -> Marks:
+    c = t.bills.c
+    by_account: dict[str, list[Earlier]] = defaultdict(list)
+    for name, *bill in connection.execute(
+        sa.select(c.account, c.period, c.quota_position, c.position).where(
+            c.operator == operator, c.account.in_(accounts)
+        )
+    ):
+        by_account[name].append(Earlier(*bill))
+    marks = {name: carried(bills, period) for name, bills in by_account.items()}
+    return {name: mark for name, mark in marks.items() if mark}
+
+
+def _read_grants(
+    connection: sa.Connection, operator: str, period: str, quota_position: int, found: dict[str, Inputs], marks: Marks
+) -> None:
+    c = t.grants.c
+    columns = (c.at_us, c.position, c.source, c.amount, c.price_fen, c.plan, c.plan_version)
+    for name, of, *grant in connection.execute(
+        sa.select(c.account, c.period, *columns).where(
+            c.operator == operator, c.account.in_(list(found)), c.period <= period, c.position <= quota_position
+        )
+    ):
+        granted = Granted(*grant)
+        mark = marks.get(name, {}).get(of)
+        if of == period or (mark is not None and granted.position > mark):
+            found[name].grants.append(granted)
+
+
+def _read_usage(
+    connection: sa.Connection, operator: str, period: str, quota_position: int, found: dict[str, Inputs]
+) -> None:
+    c = t.usage.c
+    key = (c.account, c.model, c.rate_card)
+    for row in connection.execute(
+        sa.select(*key, sa.func.max(c.trace).label("trace"), *_SUMS)
+        .where(c.operator == operator, c.account.in_(list(found)), c.period == period, c.segment <= quota_position)
+        .group_by(*key)
+    ):
+        into = found[row.account]
+        into.usage.append(_used(row.model, row.rate_card, row._mapping))
+        if row.trace:
+            into.traces["usage", row.model, row.rate_card] = row.trace
+
+
+def _read_late(
+    connection: sa.Connection, operator: str, period: str, quota_position: int, found: dict[str, Inputs], marks: Marks
+) -> None:
+    c = t.usage.c
+    least = min(position for mark in marks.values() for position in mark.values())
+    sums: dict[tuple[str, str, str], dict[str, int]] = {}
+    for row in connection.execute(
+        sa.select(t.usage).where(
+            c.operator == operator,
+            c.account.in_(list(marks)),
+            c.segment > 0,  # says to the database that its index of late rows will do
+            c.segment > least,
+            c.segment <= quota_position,
+            c.period < period,
+        )
+    ):
+        mark = marks[row.account].get(row.period)
+        if mark is None or row.segment <= mark:
+            continue
+        into = sums.setdefault((row.account, row.model, row.rate_card), defaultdict(int))
+        for name in ("calls", *t.TOKENS, "amount", "charged"):
+            into[name] += row._mapping[name]
+        if row.trace:
+            found[row.account].traces["late_usage", row.model, row.rate_card] = row.trace
+    for (name, model, rate_card), summed in sums.items():
+        found[name].late.append(_used(model, rate_card, summed))
+
+
+def _used(model: str, rate_card: str, row: Any) -> Used:
+    # PostgreSQL sums bigints as decimals.
+    return Used(model, rate_card, int(row["calls"]), _tokens(row), int(row["amount"]), int(row["charged"]))
+
+
+def _tokens(row: Any) -> TokenSums:
+    return TokenSums(**{name: int(row[name]) for name in t.TOKENS})
+
+
+def daily_usage(
+    connection: sa.Connection, operator: str, account: str, period: str, quota_position: int
+) -> list[dict[str, Any]]:
+    """Usage by day and model, as of the cut-off: `day`, `model`, `calls`, `usage`, `amount`, `charged`."""
+    c = t.usage.c
+    rows = connection.execute(
+        sa.select(c.day, c.model, *_SUMS)
+        .where(c.operator == operator, c.account == account, c.period == period, c.segment <= quota_position)
+        .group_by(c.day, c.model)
+        .order_by(c.day, c.model)
+    )
+    return [
+        {
+            "day": row.day,
+            "model": row.model,
+            "calls": int(row.calls),
+            "usage": {name: int(row._mapping[name]) for name in t.TOKENS},
+            "amount": int(row.amount),
+            "charged": int(row.charged),
+        }
+        for row in rows
+    ]
+
+
+def last_serial(connection: sa.Connection, table: sa.Table, operator: str) -> int:
+    """The last number given out to a bill or credit note of an operator."""
+    asked = sa.select(sa.func.max(table.c.serial)).where(table.c.operator == operator)
+    return int(connection.execute(asked).scalar() or 0)
+
+
+# --- settlement ------------------------------------------------------------------------------
+def unsettled_pairs(connection: sa.Connection, period: str, quota_position: int) -> list[tuple[str, str]]:
+    """(home, serving) with calls in the period and no statement yet, in order."""
+    c, s = t.wholesale.c, t.statements.c
+    stated = sa.exists().where(s.period == c.period, s.home == c.home, s.serving == c.serving)
+    rows = connection.execute(
+        sa.select(c.home, c.serving)
+        .distinct()
+        .where(c.period == period, c.segment <= quota_position, ~stated)
+        .order_by(c.home, c.serving)
+    )
+    return [(home, serving) for home, serving in rows]
+
+
+def served(connection: sa.Connection, home: str, serving: str, period: str, quota_position: int) -> list[Served]:
+    """What one operator served for another, by model and day."""
+    c = t.wholesale.c
+    sums = tuple(sa.func.sum(c[name]).label(name) for name in ("calls", *t.TOKENS, "amount"))
+    rows = connection.execute(
+        sa.select(c.model, c.day, *sums)
+        .where(c.period == period, c.home == home, c.serving == serving, c.segment <= quota_position)
+        .group_by(c.model, c.day)
+    )
+    return [Served(row.model, row.day, int(row.calls), _tokens(row._mapping), int(row.amount)) for row in rows]

@@ -1,0 +1,233 @@
+"""Two projections: quota's log becomes usage, billing's own log becomes the list of bills and statements.
+
+A page is folded in memory and written once per row. What the sums mean is in `domain/metering.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from services.billing import tables as t
+from services.billing.domain.canonical import canonical_json
+from services.billing.domain.metering import Heard, Metering, Sums, fold, microseconds, periods
+from shared.clock import period_of
+from shared.contracts import billing as b
+from shared.contracts import quota as q
+from shared.eventstore.log import LoggedEvent
+
+# By name, not by version: a version that nobody here can decode must stop the follower, not be skipped.
+HEARD = {
+    cls.TOPIC.rpartition(":")[0]
+    for cls in (q.AccountOpened, q.CreditLimitSet, q.PointsGranted, q.TokensDebited, q.DebitReversed)
+}
+SUMMED = ("calls", *t.TOKENS, "amount")
+ROWS_AT_ONCE = 1000  # rows of one INSERT into PostgreSQL
+
+
+class UsageProjection:
+    """Folds quota's log into accounts, grants, usage and wholesale."""
+
+    name = "usage"
+
+    def apply(self, connection: sa.Connection, page: Sequence[LoggedEvent]) -> None:
+        events = [_heard(logged) for logged in page if logged.topic.rpartition(":")[0] in HEARD]
+        folded = fold(events, _closed(connection, periods(events)))
+        _write_accounts(connection, folded)
+        _write_grants(connection, folded)
+        add = (*SUMMED, "charged")
+        _upsert(connection, t.usage, (_row(key, row, (*add, "trace")) for key, row in folded.usage.items()), add)
+        _upsert(connection, t.wholesale, (_row(key, row, SUMMED) for key, row in folded.wholesale.items()), SUMMED)
+        _upsert(
+            connection,
+            t.periods,
+            ({"operator": o, "period": p, "on_time": at, "closed": False} for (o, p), at in folded.on_time.items()),
+            take=("on_time",),
+        )
+
+
+class BooksProjection:
+    """Folds billing's own log into bills, credit notes and statements."""
+
+    name = "books"
+
+    def apply(self, connection: sa.Connection, page: Sequence[LoggedEvent]) -> None:
+        issued: list[dict[str, Any]] = []
+        for logged in page:
+            match logged.event:
+                case b.BillIssued() as event:
+                    issued.append(_bill(logged, event))
+                case b.StatementIssued() as event:
+                    connection.execute(sa.insert(t.statements).values(_statement(logged, event)))
+        if issued:
+            connection.execute(sa.insert(t.bills), issued)
+            closed = {(bill["operator"], bill["period"]) for bill in issued}
+            rows = ({"operator": o, "period": p, "on_time": 0, "closed": True} for o, p in sorted(closed))
+            _upsert(connection, t.periods, rows, take=("closed",))
+        for logged in page:
+            match logged.event:
+                case b.BillPaid() as event:
+                    _change_bill(connection, event.number, logged.version, paid_fen=event.fen)
+                case b.CreditNoteIssued() as event:
+                    _change_bill(connection, event.bill_number, logged.version, credited_fen=event.fen)
+                    connection.execute(sa.insert(t.credit_notes).values(_note(event)))
+
+
+# --- quota's side ----------------------------------------------------------------------------
+def _heard(logged: LoggedEvent) -> Heard:
+    operator, _, account = logged.stream.partition("/")
+    return Heard(logged.position, operator, account, logged.event, logged.trace)
+
+
+def _closed(connection: sa.Connection, asked: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Which of these (operator, period) have bills."""
+    found = connection.execute(
+        sa.select(t.periods.c.operator, t.periods.c.period).where(
+            t.periods.c.closed, t.periods.c.period.in_({period for _, period in asked})
+        )
+    )
+    return {(operator, period) for operator, period in found} & asked
+
+
+def _write_accounts(connection: sa.Connection, folded: Metering) -> None:
+    rows = [
+        {
+            "operator": heard.operator,
+            "account": heard.account,
+            "position": heard.position,
+            "opened_at": event.at.isoformat(),
+            "opened_us": microseconds(event.at),
+            "plan": event.plan,
+            "credit_limit": event.credit_limit,
+        }
+        for heard, event in folded.opened
+    ]
+    if rows:
+        connection.execute(sa.insert(t.accounts), rows)
+    if folded.limits:
+        connection.execute(
+            sa.update(t.accounts)
+            .where(t.accounts.c.operator == sa.bindparam("o"), t.accounts.c.account == sa.bindparam("a"))
+            .values(credit_limit=sa.bindparam("limit")),
+            [{"o": o, "a": a, "limit": limit} for (o, a), limit in folded.limits.items()],
+        )
+
+
+def _write_grants(connection: sa.Connection, folded: Metering) -> None:
+    rows = [
+        {
+            "operator": heard.operator,
+            "account": heard.account,
+            "position": heard.position,
+            "period": period_of(event.at),
+            "at_us": microseconds(event.at),
+            "source": event.source,
+            "amount": event.amount,
+            "price_fen": event.price_fen,
+            "plan": event.plan,
+            "plan_version": event.plan_version,
+        }
+        for heard, event in folded.granted
+    ]
+    if rows:
+        connection.execute(sa.insert(t.grants), rows)
+
+
+def _row(key: Any, row: Sums, columns: Iterable[str]) -> dict[str, Any]:
+    values: dict[str, Any] = key._asdict()
+    for column in columns:
+        values[column] = getattr(row, column)
+    return values
+
+
+def _upsert(
+    connection: sa.Connection,
+    table: sa.Table,
+    rows: Iterable[Mapping[str, Any]],
+    add: Sequence[str] = (),
+    take: Sequence[str] = (),
+) -> None:
+    """Insert rows, or add and take over columns where the key is there. A trace stays if no newer one came."""
+    found = list(rows)
+    if not found:
+        return
+    on_postgresql = connection.dialect.name == "postgresql"
+    insert: Any = (postgresql if on_postgresql else sqlite).insert(table)
+    changed = {name: table.c[name] + insert.excluded[name] for name in add}
+    changed |= {name: insert.excluded[name] for name in take}
+    if "trace" in table.c:
+        changed["trace"] = sa.func.coalesce(insert.excluded.trace, table.c.trace)
+    statement = insert.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=changed)
+    if on_postgresql:
+        # With RETURNING, SQLAlchemy sends rows by the thousand in one statement instead of one by one.
+        statement = statement.returning(sa.literal(1))
+        options = {"insertmanyvalues_page_size": ROWS_AT_ONCE}
+        connection.execute(statement, found, execution_options=options).close()
+    else:
+        connection.execute(statement, found)
+
+
+# --- billing's own side ----------------------------------------------------------------------
+def _bill(logged: LoggedEvent, event: b.BillIssued) -> dict[str, Any]:
+    bill = event.bill
+    return {
+        "number": bill.number,
+        "operator": bill.operator,
+        "account": bill.account,
+        "period": bill.period,
+        "serial": int(bill.number.rpartition("-")[2]),
+        "position": logged.position,
+        "version": logged.version,
+        "issued_at": event.at.isoformat(),
+        "total_fen": bill.total_fen,
+        "vat_fen": bill.vat_fen,
+        "paid_fen": 0,
+        "credited_fen": 0,
+        "quota_position": bill.quota_position,
+        "sha256": event.bill_sha256,
+    }
+
+
+def _change_bill(connection: sa.Connection, number: str, version: int, **added: int) -> None:
+    connection.execute(
+        sa.update(t.bills)
+        .where(t.bills.c.number == number)
+        .values(version=version, **{name: t.bills.c[name] + value for name, value in added.items()})
+    )
+
+
+def _note(event: b.CreditNoteIssued) -> dict[str, Any]:
+    return {
+        "number": event.number,
+        "operator": operator_of(event.bill_number),
+        "serial": int(event.number.rpartition("-C")[2]),
+        "bill_number": event.bill_number,
+        "fen": event.fen,
+    }
+
+
+def operator_of(number: str) -> str:
+    """The operator in a bill's number, `operator-YYYY-MM-NNNNNN`; operators' names may hold dashes themselves."""
+    return number.rsplit("-", 3)[0]
+
+
+def _statement(logged: LoggedEvent, event: b.StatementIssued) -> dict[str, Any]:
+    made = event.statement
+    return {
+        "period": made.period,
+        "home": made.home,
+        "serving": made.serving,
+        "position": logged.position,
+        "net_fen": made.net_fen,
+        "sha256": event.statement_sha256,
+        "state": canonical_json(made).decode(),
+    }
+
+
+def read_statement(state: str) -> b.Statement:
+    """A statement as the read model keeps it."""
+    return msgspec.json.decode(state, type=b.Statement)

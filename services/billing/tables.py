@@ -1,0 +1,53 @@
+"""The read model's tables. All of them can be dropped and come back from the logs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+meta = sa.MetaData()
+TOKENS = ("input", "cached_input", "cache_write", "output")
+
+
+def _table(name: str, key: str, texts: str, numbers: str) -> sa.Table:
+    names = [(n, sa.Text) for n in texts.split()] + [(n, sa.BigInteger) for n in numbers.split()]
+    columns: list[sa.Column[Any]] = [sa.Column(n, kind, primary_key=n in key.split()) for n, kind in names]
+    return sa.Table(name, meta, *columns)
+
+
+accounts = _table("accounts", "operator account", "operator account opened_at plan", "position opened_us credit_limit")
+grants = _table(
+    "grants",
+    "operator account position",
+    "operator account period source plan",
+    "position at_us amount price_fen plan_version",
+)
+usage = _table(
+    "usage",
+    "operator account period model rate_card serving_operator day segment",
+    "operator account period model rate_card serving_operator day trace",
+    "segment calls input cached_input cache_write output amount charged",
+)
+wholesale = _table(
+    "wholesale",
+    "period home serving model day segment",
+    "period home serving model day",
+    "segment calls input cached_input cache_write output amount",
+)
+periods = sa.Table(
+    "periods",
+    meta,
+    sa.Column("operator", sa.Text, primary_key=True),
+    sa.Column("period", sa.Text, primary_key=True),
+    sa.Column("on_time", sa.BigInteger),  # last position that went into a row of segment 0
+    sa.Column("closed", sa.Boolean),  # whether a bill was issued
+)
+bills = _table(
+    "bills",
+    "number",
+    "number operator account period issued_at sha256",
+    "serial position version total_fen vat_fen paid_fen credited_fen quota_position",
+)
+credit_notes = _table("credit_notes", "number", "number operator bill_number", "serial fen")
+statements = _table("statements", "period home serving", "period home serving sha256 state", "position net_fen")

@@ -1,0 +1,1 @@
+"""Where a call runs: choice of deployment, health, capacity."""

@@ -1,0 +1,28 @@
+"""For all tests: a cooperative process, printed seeds, and the servers' fixtures."""
+
+import shared.messaging.patch  # isort: skip  # noqa: F401 - before anything else that does I/O
+
+import os
+import random
+
+import pytest
+from hypothesis import settings
+
+pytest.register_assert_rewrite("tests.messaging_behaviour")
+pytest_plugins = ["tests.fixtures_servers"]
+
+SEED = int(os.environ.get("TOKENGRID_TEST_SEED", random.SystemRandom().randrange(2**32)))
+
+# A busy machine is no failure of the code; a failing example can be pasted back.
+settings.register_profile("tokengrid", deadline=None, print_blob=True)
+settings.load_profile("tokengrid")
+
+
+def pytest_report_header() -> str:
+    return f"TOKENGRID_TEST_SEED={SEED}"
+
+
+@pytest.fixture
+def seed() -> int:
+    """The seed of this run's random tests; printed at its top, and set by the variable named there."""
+    return SEED
