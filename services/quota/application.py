@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from services.quota.domain.account import Account
-from services.quota.domain.decisions import Context, ExpireGrant, ExpireReservation, decide
+from services.quota.domain.context import Context, ExpireGrant, ExpireReservation
+from services.quota.domain.decisions import decide
 from services.quota.readmodel import BalanceProjection, balances, due_grants, due_reservations
 from services.quota.schemas import Balance, Balances, Find, Statement, Sweep
 from shared.catalogue.copy import CatalogueCopy

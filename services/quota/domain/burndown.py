@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from services.quota.domain.account import Account
+from services.quota.domain.account import Account, Hold
 from shared.contracts.quota import CREDIT, Draw
 
 
@@ -38,3 +38,8 @@ def merged(*parts: Iterable[Draw]) -> tuple[Draw, ...]:
         for one in part:
             amounts[one.grant] = amounts.get(one.grant, 0) + one.amount
     return tuple(Draw(grant, amount) for grant, amount in amounts.items())
+
+
+def remaining(hold: Hold) -> tuple[Draw, ...]:
+    """What a hold still holds, by grant."""
+    return tuple(Draw(name, amount) for name, amount in hold.remaining.items() if amount > 0)
