@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -48,6 +48,14 @@ class Settings(BaseSettings):
         0.0, ge=0, description="how often quota sweeps expired grants and holds by its own clock; 0: only when told"
     )
     seal_interval_s: float = Field(2.0, gt=0, description="how often audit signs a checkpoint of a log that has grown")
+    audit_origin: str = Field(
+        "tokengrid",
+        pattern=r"^[!-*,-~]{1,100}$",
+        description="prefix of the logs' names in checkpoints, `origin/log`; used when the key is made",
+    )
+    audit_key: SecretStr | None = Field(
+        None, description="signing key of checkpoints, PRIVATE+KEY+…; without it {var}/audit/key, made on first start"
+    )
     accounts_cached_max: int = Field(200_000, ge=1, description="accounts a quota process keeps in memory")
     telemetry: Literal["off", "console", "otlp"] = Field("off", description="where traces and metrics go")
     otlp_endpoint: str = Field("http://localhost:4318", description="OTLP/HTTP collector, used when telemetry is otlp")

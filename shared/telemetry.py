@@ -29,6 +29,8 @@ Kind = Literal["internal", "server", "client", "producer", "consumer"]
 SCOPE = "tokengrid"
 # A span keeps at most 128 links by OpenTelemetry's default limits.
 LINKS_MAX = 128
+# A collector that is away must not hold up a stopping process; the exporters would try for 10 s each.
+EXPORT_TIMEOUT_S = 2.0
 
 _KINDS = {
     "internal": SpanKind.INTERNAL,
@@ -78,7 +80,9 @@ def _span_exporter(settings: Settings) -> SpanProcessor:
         return BatchSpanProcessor(ConsoleSpanExporter(out=sys.stderr))
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-    return BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{settings.otlp_endpoint}/v1/traces"))
+    return BatchSpanProcessor(
+        OTLPSpanExporter(endpoint=f"{settings.otlp_endpoint}/v1/traces", timeout=EXPORT_TIMEOUT_S)
+    )
 
 
 def _metric_exporter(settings: Settings) -> MetricReader:
@@ -90,7 +94,8 @@ def _metric_exporter(settings: Settings) -> MetricReader:
         return PeriodicExportingMetricReader(ConsoleMetricExporter(out=sys.stderr))
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 
-    return PeriodicExportingMetricReader(OTLPMetricExporter(endpoint=f"{settings.otlp_endpoint}/v1/metrics"))
+    endpoint = f"{settings.otlp_endpoint}/v1/metrics"
+    return PeriodicExportingMetricReader(OTLPMetricExporter(endpoint=endpoint, timeout=EXPORT_TIMEOUT_S))
 
 
 def shutdown() -> None:

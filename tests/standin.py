@@ -21,11 +21,7 @@ class Echo:
         return {"pid": os.getpid(), "database": os.environ["TOKENGRID_DATABASE"], "var": os.environ["TOKENGRID_VAR"]}
 
 
-class Other(Echo):
-    name = "other"
-
-
 if __name__ == "__main__":
     if sys.argv[2:] == ["exit"]:
         raise SystemExit("the disk is on fire")
-    raise SystemExit(main(sys.argv[1:2], {"echo": "tests.standin:Echo", "other": "tests.standin:Other"}))
+    raise SystemExit(main(sys.argv[1:2], {"echo": "tests.standin:Echo"}))

@@ -31,6 +31,7 @@ PING_DEADLINE_S = 3.0
 STARTS_MAX = 4  # a process that was started so often while we wait will not come up
 # What a process may inherit of our environment; the rest is nobody's business and would lie in the plan.
 INHERITED = ("TOKENGRID_", "OTEL_", "PYTHON", "PSYCOPG_", "LC_")
+ONLY_FOR = {"TOKENGRID_AUDIT_KEY": "audit"}  # a signing key is its owner's alone
 INHERITED_NAMES = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV")
 
 Progress = Callable[[str], None]
@@ -195,6 +196,7 @@ def _plan(
     (folder / "log").mkdir(exist_ok=True)
     plan = []
     for service, command in commands.items():
+        given = {name: value for name, value in inherited.items() if ONLY_FOR.get(name, service) == service}
         own = {
             "TOKENGRID_BROKER": rabbitmq.uri,
             "TOKENGRID_DATABASE": postgresql.url(_database(service)),
@@ -204,7 +206,7 @@ def _plan(
             name = f"{service}-{number}"
             cwd = str(Path(tokengrid.__file__).parents[1])  # where `python -m` finds us, installed or not
             log = str(folder / "log" / f"{name}.log")
-            plan.append(supervise.Program(name, service, list(command), {**inherited, **own}, cwd, log))
+            plan.append(supervise.Program(name, service, list(command), {**given, **own}, cwd, log))
     return plan
 
 

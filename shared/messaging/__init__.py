@@ -13,5 +13,9 @@
 | `runner` | `serving`, `serve_forever`: run services embedded, or as a process |
 | `inproc` | the in-process broker, `inproc://` |
 
+Beneath them: `link` (a connection that comes back), `calls` (answers matched to requests), `wire` (a
+service's own link), `consuming` (the request queue's consumer), `inproc_broker` and `inproc_channel`,
+`codec`, `known_errors`.
+
 It must know nothing of what the services mean.
 """

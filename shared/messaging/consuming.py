@@ -93,12 +93,12 @@ class QueueConsumer(NamekoQueueConsumer):  # type: ignore[misc]
         while not self.should_stop:
             try:
                 self.consume()
-            except (PreconditionFailed, AccessRefused) as exc:
-                # Trying again will not change the broker's mind; a person must.
-                raise SetupFailed(f"The broker refuses the queue of {self.container.service_name}: {exc}") from exc
             except _StoppedWhileAway:
                 break
             except BROKER_ERRORS as exc:
+                if isinstance(exc, PreconditionFailed | AccessRefused) and not self._consumers_ready.ready():
+                    # Trying again will not change the broker's mind; a person must.
+                    raise SetupFailed(f"The broker refuses the queue of {self.container.service_name}: {exc}") from exc
                 log.warning("%s: lost the broker (%s); reconnecting", self.container.service_name, exc)
                 eventlet.sleep(RECONNECT_MIN_S)
         for stopped in self._stopping.values():

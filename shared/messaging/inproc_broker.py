@@ -67,7 +67,7 @@ def pattern_of(key: str) -> re.Pattern[str] | None:
     if not {"*", "#"} & set(words):
         return None
     return re.compile(
-        "".join({"*": r"\.[^.]+", "#": r"(?:\.[^.]+)*"}.get(word, r"\." + re.escape(word)) for word in words)
+        "".join({"*": r"\.[^.]*", "#": r"(?:\.[^.]*)*"}.get(word, r"\." + re.escape(word)) for word in words)
     )
 
 

@@ -129,9 +129,9 @@ def test_poison_goes_to_the_dead_letters_if_the_operator_set_a_policy(
         channel = connection.channel()
         channel.queue_declare(queue="dead", durable=True, auto_delete=False)
         publish_raw(own_settings, GOOD_BODY, {"content_type": "application/json"})
-        dead: list[Any] = []
-        eventually(lambda: dead.append(channel.basic_get("dead")) or dead[-1])
-        assert dead[-1].headers["x-death"][0]["reason"] == "rejected"
+        eventually(lambda: channel.queue_declare(queue="dead", passive=True).message_count)
+        dead = channel.message_to_python(channel.basic_get("dead"))
+        assert dead.headers["x-death"][0]["reason"] == "rejected"
 
 
 # --- starting --------------------------------------------------------------------------------

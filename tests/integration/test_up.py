@@ -13,13 +13,13 @@ import pytest
 from shared.errors import SetupFailed
 from shared.messaging.client import Client
 from tests.waiting import eventually
+from tokengrid import supervise
 from tokengrid import up as shape
 from tokengrid.servers import PostgreSQL, process
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
 
 ECHO = {"echo": [sys.executable, "-m", "tests.standin", "echo"]}
-OTHER = {"other": [sys.executable, "-m", "tests.standin", "other"]}
 BROKEN = {"broken": [sys.executable, "-m", "tests.standin", "broken", "exit"]}
 
 
@@ -130,6 +130,16 @@ def test_after_a_killed_supervisor_down_still_ends_every_service(var: Path) -> N
 def test_its_secrets_are_readable_by_its_owner_alone(var: Path) -> None:
     for file in (var / "up").glob("*.json"):
         assert file.stat().st_mode & 0o077 == 0, file
+
+
+def test_the_signing_key_is_given_to_no_service_but_its_owner(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKENGRID_AUDIT_KEY", "a secret")
+    monkeypatch.setenv("TOKENGRID_LOG_LEVEL", "ERROR")
+    shape.up(var, {"echo": 2}, programs=ECHO)
+    plan = supervise.read_plan(var / "up")
+    assert plan
+    assert all(program.env["TOKENGRID_LOG_LEVEL"] == "ERROR" for program in plan)
+    assert all("TOKENGRID_AUDIT_KEY" not in program.env for program in plan)
 
 
 @pytest.fixture

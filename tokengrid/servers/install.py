@@ -20,9 +20,11 @@ PACKAGES: Mapping[str, Callable[[], object]] = {"rabbitmq-server": find_rabbitmq
 
 # Packages start their service when they are installed; a policy file that answers 101 forbids it.
 # An own one of the machine stays as it is; ours goes, whatever happens, or with the next run.
+POLICY = "/usr/sbin/policy-rc.d"
 SCRIPT = r"""
 set -e
-policy=/usr/sbin/policy-rc.d
+policy=$1
+shift
 if [ ! -e "$policy" ] || grep -q 'tokengrid, while it installs' "$policy"; then
     trap 'rm -f "$policy"' EXIT
     trap 'exit 130' INT TERM HUP
@@ -49,7 +51,7 @@ def ensure(packages: Iterable[str] = tuple(PACKAGES), *, progress: Callable[[str
         raise SetupFailed(f"{wanted}: not found, and this machine has no apt-get; {by_hand}")
     if progress:
         progress(f"installing {wanted}")
-    command = [*_as_root(by_hand), "sh", "-c", SCRIPT, "sh", *missing]
+    command = [*_as_root(by_hand), "sh", "-c", SCRIPT, "sh", POLICY, *missing]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_BOUND_S, check=False)
     except subprocess.TimeoutExpired:
