@@ -6,6 +6,7 @@ Collected twice: over the in-process broker in tests/unit, over RabbitMQ in test
 from __future__ import annotations
 
 import gc
+import logging
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ from shared.messaging.tracing import Tracing, event_span
 from tests.waiting import eventually
 
 
-class Given(DependencyProvider):
+class Given(DependencyProvider):  # type: ignore[misc]
     """Gives a service an object of the test."""
 
     def __init__(self, value: Any) -> None:
@@ -67,12 +68,12 @@ class Log:
         return len(self.events)
 
 
-def ledger_over(log: Log, shared: dict[str, Any] | None = None) -> type:
+def ledger_over(events: Log, shared: dict[str, Any] | None = None) -> type:
     """A service with a log, and methods that misbehave in every way that matters."""
 
     class Ledger(LogService):
         name = "ledger"
-        log_ = None
+        log = Given(events)
         prompt = Prompt()
         tracing = Tracing()
         given = Given(shared if shared is not None else {})
@@ -83,7 +84,7 @@ def ledger_over(log: Log, shared: dict[str, Any] | None = None) -> type:
 
         @rpc
         def append(self, state: str) -> int:
-            position = self.log.append(state, telemetry.current_traceparent())
+            position: int = self.log.append(state, telemetry.current_traceparent())
             self.prompt(position)
             return position
 
@@ -112,9 +113,8 @@ def ledger_over(log: Log, shared: dict[str, Any] | None = None) -> type:
             self.given["calls"] = self.given.get("calls", 0) + 1
             if self.given["calls"] <= 2:
                 raise Busy("Later.")
-            return self.given["calls"]
+            return int(self.given["calls"])
 
-    Ledger.log = Given(log)
     return Ledger
 
 
@@ -144,6 +144,12 @@ def reader_into(applied: list[dict[str, Any]], faults: list[Exception], poll_s: 
             return len(applied)
 
     return Reader
+
+
+def follower_in(runner: Runner) -> Any:
+    """The follower of the last service: it shows nothing to others of what it waits for."""
+    (entrypoint,) = runner.containers[-1].entrypoints
+    return entrypoint
 
 
 @pytest.fixture
@@ -191,7 +197,7 @@ def test_an_unknown_service_is_unavailable_and_named(settings: Settings, client:
 
 def test_no_answer_in_time_is_deadline_exceeded(settings: Settings, client: Client, log: Log) -> None:
     with serving([ledger_over(log)], settings):
-        with pytest.raises(DeadlineExceeded, match="ledger.slow"):
+        with pytest.raises(DeadlineExceeded, match=r"ledger\.slow"):
             client.call("ledger", "slow", key="k", seconds=1, deadline_s=0.1)
         gc.collect()
         assert client.pending_count == 0
@@ -235,6 +241,18 @@ def test_a_stock_client_sees_our_code(settings: Settings, log: Log, monkeypatch:
             stock.ledger.refuse()
     assert caught.value.exc_type == "InsufficientQuota"
     assert caught.value.value == "Not enough."
+
+
+def test_a_refusal_is_not_logged_and_a_fault_is(
+    settings: Settings, client: Client, log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "nameko"), serving([ledger_over(log)], settings):
+        with pytest.raises(InsufficientQuota):
+            client.call("ledger", "refuse")
+        assert "Not enough" not in caplog.text
+        with pytest.raises(RemoteError):
+            client.call("ledger", "fail")
+        assert "ZeroDivisionError" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -333,7 +351,7 @@ def test_a_stop_that_takes_too_long_is_cut_short(settings: Settings, client: Cli
 
 
 def test_a_service_that_cannot_start_says_why(settings: Settings, log: Log) -> None:
-    class Refusing(DependencyProvider):
+    class Refusing(DependencyProvider):  # type: ignore[misc]
         def setup(self) -> None:
             raise RuntimeError("no database")
 
@@ -387,6 +405,30 @@ def test_a_prompt_comes_before_the_poll(settings: Settings, client: Client, log:
         eventually(lambda: len(applied) == 21, within_s=5)
 
 
+def test_a_prompt_during_a_page_is_not_forgotten(settings: Settings, client: Client, log: Log) -> None:
+    log.append("first")
+    applied: list[dict[str, Any]] = []
+    begun, finish = Event(), Event()
+
+    class Slow:
+        name = "slowreader"
+
+        @follow("ledger", poll_s=60)
+        def on_ledger(self, page: list[dict[str, Any]]) -> int:
+            if page and not begun.ready():
+                begun.send()
+                finish.wait()
+            applied.extend(page)
+            return len(applied)
+
+    with serving([ledger_over(log), Slow], settings) as runner:
+        begun.wait(10)
+        client.call("ledger", "append", state="second")
+        eventually(lambda: follower_in(runner)._hint == 2)
+        finish.send()
+        eventually(lambda: len(applied) == 2, within_s=5)
+
+
 def test_without_prompts_the_poll_finds_the_event(settings: Settings, log: Log) -> None:
     applied: list[dict[str, Any]] = []
     with serving([ledger_over(log), reader_into(applied, [], poll_s=0.05)], settings):
@@ -413,7 +455,7 @@ def test_stopping_finishes_the_page_in_hand(settings: Settings, log: Log) -> Non
     runner.start()
     begun.wait(10)
     stopping = eventlet.spawn(runner.stop)
-    eventlet.sleep(0.05)
+    eventually(lambda: follower_in(runner)._stopping)
     finish.send()
     assert stopping.wait()
     assert len(finished) == 1

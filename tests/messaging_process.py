@@ -14,7 +14,7 @@ from shared.messaging.rpc import rpc
 from shared.messaging.runner import serve_forever
 
 
-class Fatal(DependencyProvider):
+class Fatal(DependencyProvider):  # type: ignore[misc]
     """Fails around a worker, not in it: nameko ends the whole service then."""
 
     def worker_setup(self, worker_ctx: Any) -> None:

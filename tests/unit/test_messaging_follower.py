@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from shared import telemetry
 from shared.config import Settings
+from shared.errors import Conflict
 from shared.messaging import inproc
 from shared.messaging.follower import BrokenLog, check_page, follow
 from shared.messaging.runner import serving
@@ -62,7 +63,8 @@ def test_a_broken_section_is_refused(fault: str, answer: dict[str, Any]) -> None
 
 
 def test_an_outage_is_logged_once_and_its_end_once(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
-    log, applied = Log(), []
+    log = Log()
+    applied: list[dict[str, Any]] = []
     log.append("one")
     faults: list[Exception] = [RuntimeError("the disk is full")] * 3
     with caplog.at_level(logging.WARNING), serving([ledger_over(log), reader_into(applied, faults)], settings):
@@ -74,9 +76,20 @@ def test_an_outage_is_logged_once_and_its_end_once(settings: Settings, caplog: p
     assert "reader follows ledger again" in said[1]
 
 
+def test_being_overtaken_by_a_replica_is_no_outage(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    log = Log()
+    applied: list[dict[str, Any]] = []
+    log.append("one")
+    faults: list[Exception] = [Conflict("another was faster")] * 3
+    with caplog.at_level(logging.WARNING), serving([ledger_over(log), reader_into(applied, faults)], settings):
+        eventually(lambda: applied)
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize("returned", [None, 0, "1", True])
 def test_a_method_that_does_not_say_where_it_is_makes_no_hot_loop(settings: Settings, returned: object) -> None:
-    log, pages = Log(), []
+    log = Log()
+    pages: list[list[dict[str, Any]]] = []
     log.append("one")
 
     class Mute:
@@ -99,7 +112,8 @@ def test_its_lag_and_its_spans_are_measured(settings: Settings) -> None:
     switched_on = settings.model_copy(update={"telemetry": "console"})
     telemetry.configure(switched_on, "t", span_processor=SimpleSpanProcessor(exporter), metric_reader=reader)
     try:
-        log, applied = Log(), []
+        log = Log()
+        applied: list[dict[str, Any]] = []
         for n in range(10):
             log.append(str(n))
         with serving([ledger_over(log), reader_into(applied, [])], settings):
@@ -112,10 +126,10 @@ def test_its_lag_and_its_spans_are_measured(settings: Settings) -> None:
         telemetry.shutdown()
 
 
-def _lag(reader: InMemoryMetricReader) -> float | None:
-    data = reader.get_metrics_data()
+def _lag(reader: InMemoryMetricReader) -> object:
+    data: Any = reader.get_metrics_data()
     for metrics in data.resource_metrics[0].scope_metrics if data else []:
         for metric in metrics.metrics:
             if metric.name == "tokengrid.follower.lag":
-                return next(iter(metric.data.data_points)).value  # type: ignore[union-attr]
+                return next(iter(metric.data.data_points)).value
     return None
