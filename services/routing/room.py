@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +16,7 @@ from services.routing.domain.choice import Choice, choose, leased_tokens
 from services.routing.domain.fleet import Fleet, epoch_ms
 from services.routing.domain.market import Market, survey
 from shared.catalogue.copy import CatalogueCopy
+from shared.catalogue.view import CatalogueView, Version
 from shared.clock import Clock
 from shared.config import Settings
 from shared.contracts import catalog as c
@@ -27,7 +28,16 @@ from shared.eventstore.writer import receipt
 
 CALLS_MAX = 50_000  # streams in memory, some 500 bytes each: calls in flight, or just ended
 MARKETS_MAX = 4_096  # surveys in memory: operators x models x regions in use
-MARKET_KINDS = (c.Operator, c.Model, c.RateCard, c.Region, c.DataCentre, c.Deployment, c.Tariff, c.Policy)
+MARKET_KINDS: tuple[type[Any], ...] = (
+    c.Operator,
+    c.Model,
+    c.RateCard,
+    c.Region,
+    c.DataCentre,
+    c.Deployment,
+    c.Tariff,
+    c.Policy,
+)
 NO_SCORE = {"price": 0, "latency": 0, "load": 0, "carbon": 0, "preference": 0}
 NO_RATES = {"input": 0, "cached_input": 0, "cache_write": 0, "output": 0}
 END_OF_TIME = datetime.max.replace(tzinfo=UTC)
@@ -70,10 +80,11 @@ class RoutingRoom:
         self._clock = clock
         self._now = clock()
         self._now_ms = epoch_ms(self._now)
-        # What was folded since memory was last known to agree with the log:
+        self._decided: Event | None = None  # decided last: folded before it is stored
+        # What was decided and folded, and is not yet known to be stored:
         self._routes: set[str] = set()
         self._reports: list[tuple[str, r.CallServed]] = []
-        self._folded = False
+        self._caught_up = False  # with another writer, since the last attempt to store
         self._doubtful: set[str] = set()  # not in memory, yet perhaps in the log
         self._markets: dict[tuple[int, str, str, str], Market] = {}
         self._markets_position = -1
@@ -81,9 +92,9 @@ class RoutingRoom:
 
     # -- the writer's protocol --------------------------------------------------------------------
     def prepare(self, commands: Sequence[r.RoutingCommand]) -> None:  # noqa: ARG002 - calls are read when missed
-        if self._folded:
+        if self._caught_up:
             self._doubtful.clear()  # the conflict was another writer's progress, folded by now
-        self.stored()
+        self._caught_up = False
         self._now = self._clock()
         self._now_ms = epoch_ms(self._now)
 
@@ -101,21 +112,29 @@ class RoutingRoom:
     def decide(self, command: r.RoutingCommand, fingerprint: str) -> list[NewEvent]:
         at = self._occurred(command.occurred_at)
         if isinstance(command, r.Report):
-            return [self._report(command, at, fingerprint)]
-        assert isinstance(command, r.Route)
-        return [self._route(command, at, fingerprint)]
+            new = self._report(command, at, fingerprint)
+        else:
+            assert isinstance(command, r.Route)
+            new = self._route(command, at, fingerprint)
+        self._decided = new.event
+        return [new]
 
     def evolve(self, stream: str, version: int, event: Event) -> None:
-        self._folded = True
+        decided = event is self._decided
+        self._caught_up |= not decided
         record = self.calls.get(stream)
         if isinstance(event, r.CallRouted):
             if record is None:
                 record = self._remembered(stream)
             self.fleet.routed(stream, event)
-            self._routes.add(stream)
+            if decided:
+                self._routes.add(stream)
         elif isinstance(event, r.CallServed):
             self.fleet.served(stream, event)
-            self._reports.append((stream, event))
+            if decided:
+                self._reports.append((stream, event))
+            else:
+                self.fleet.learn(stream, event)
         if record is not None:
             record.fold(version, event)
 
@@ -127,7 +146,7 @@ class RoutingRoom:
         self._doubtful = set(streams)
         self._routes.clear()
         self._reports.clear()
-        self._folded = False
+        self._caught_up = False
 
     def answer(self, command: r.RoutingCommand, events: Sequence[LoggedEvent], replayed: bool) -> dict[str, Any]:
         answer = {"operator": command.operator, "call": command.call, **receipt(events, replayed)}
@@ -141,12 +160,11 @@ class RoutingRoom:
 
     # -- memory -----------------------------------------------------------------------------------
     def stored(self) -> None:
-        """What was folded is in the log: now its reports count for health, each once."""
+        """What was decided is in the log: now its reports count for health, each once."""
         for stream, event in self._reports:
             self.fleet.learn(stream, event)
         self._routes.clear()
         self._reports.clear()
-        self._folded = False
 
     def _remembered(self, stream: str) -> CallRecord:
         record = self.calls[stream] = CallRecord()
@@ -170,14 +188,7 @@ class RoutingRoom:
         view = self._catalogue.view
         if view.position != self._markets_position:
             self._markets.clear()
-            self._changes = sorted(
-                {
-                    version.effective_from
-                    for kind in MARKET_KINDS
-                    for last in view.items(kind, END_OF_TIME)
-                    for version in view.versions(kind, last.item.key)
-                }
-            )
+            self._changes = _changes(view)
             self._markets_position = view.position
         key = (bisect_right(self._changes, at), operator, model, region)
         market = self._markets.get(key)
@@ -264,3 +275,13 @@ class RoutingRoom:
             detail=command.detail,
         )
         return NewEvent(stream, record.version + 1, event)
+
+
+def _changes(view: CatalogueView) -> list[datetime]:
+    """The instants at which anything a survey reads takes effect, in order."""
+    found: set[datetime] = set()
+    for kind in MARKET_KINDS:
+        latest: Iterator[Version[Any]] = view.items(kind, END_OF_TIME)
+        for last in latest:
+            found.update(version.effective_from for version in view.versions(kind, last.item.key))
+    return sorted(found)

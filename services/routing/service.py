@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from eventsourcing.persistence import PersistenceError
 from nameko.timer import timer
 
 from services.routing.application import RoutingApplication
 from services.routing.schemas import Call, Deployments
 from shared.contracts.schema import parse
+from shared.errors import TokengridError
 from shared.messaging.follower import follow
 from shared.messaging.hosting import Hosted
 from shared.messaging.log_service import LogService
@@ -56,6 +58,6 @@ class RoutingService(LogService):
     def on_catalog(self, page: list[dict[str, Any]]) -> int:
         return self.app.follow_catalog(page)
 
-    @timer(interval=REFRESH_S)
+    @timer(interval=REFRESH_S, expected_exceptions=(PersistenceError, TokengridError))  # those heal: try again
     def on_time(self) -> None:
         self.app.refresh()

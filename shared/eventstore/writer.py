@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from shared.contracts.base import Command, Event, Requested
+from shared.contracts.base import EVENTS, Command, Event, Requested
 from shared.errors import Conflict, IdempotencyConflict, TokengridError
 from shared.eventstore.log import EventLog, LoggedEvent, NewEvent
 
@@ -216,11 +216,10 @@ def receipt(events: Sequence[LoggedEvent], replayed: bool) -> dict[str, Any]:
     """The answer to a command that made events: the first event, where it stands in the log, and whether
     it was there before."""
     first = events[0]
+    if first.topic in EVENTS:
+        # The stored JSON as it stands: a third of the time of decoding the event and taking it apart again.
+        fields: dict[str, Any] = msgspec.json.decode(first.state)
+    else:  # of an older version: as it reads today
+        fields = msgspec.to_builtins(first.event)
     kind = first.topic.split(".", 1)[1].split(":", 1)[0]
-    return {
-        "kind": kind,
-        "position": first.position,
-        "version": first.version,
-        "replayed": replayed,
-        **msgspec.to_builtins(first.event),
-    }
+    return {"kind": kind, "position": first.position, "version": first.version, "replayed": replayed, **fields}

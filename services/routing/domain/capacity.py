@@ -83,9 +83,9 @@ class Capacity:
         return self._leases.get(call)
 
     # -- what happened ----------------------------------------------------------------------------
-    def take(self, lease: Lease) -> Lease | None:
-        """A call got its place; the lease this replaces, if there was one."""
-        former = self.end(lease.call)
+    def take(self, lease: Lease) -> None:
+        """A call got its place, instead of the one it had."""
+        self.end(lease.call)
         self._leases[lease.call] = lease
         self._calls[lease.deployment] = self._calls.get(lease.deployment, 0) + 1
         minute = self._minutes.get(lease.deployment)
@@ -93,7 +93,6 @@ class Capacity:
             minute = self._minutes[lease.deployment] = Minute()
         minute.add(lease.tokens, lease.taken_ms)
         heappush(self._expiries, (lease.expires_ms, lease.call))
-        return former
 
     def end(self, call: str, used_tokens: int | None = None) -> Lease | None:
         """The call needs its place no longer, having used so many tokens (None: unknown)."""

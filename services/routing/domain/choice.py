@@ -9,8 +9,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import NamedTuple
 
+from services.routing.domain.capacity import Capacity
 from services.routing.domain.fleet import Fleet
-from services.routing.domain.market import LATENCY_SCALE_MS, WORST, Candidate, Market, wholesale_price
+from services.routing.domain.health import Health
+from services.routing.domain.market import LATENCY_SCALE_MS, WORST, Candidate, Market, Weights, wholesale_price
 from shared.catalogue.view import applicable_rates
 from shared.contracts.base import Rates, Usage
 from shared.contracts.routing import Rejected, Route, Score
@@ -25,6 +27,10 @@ CIRCUIT_OPEN = "circuit-open"
 CALLS_EXHAUSTED = "calls-exhausted"
 TOKENS_EXHAUSTED = "tokens-exhausted"
 PRICE_CAP = "price-cap"
+
+
+# A candidate that passed, its price and load shares in thousandths, and its time to first token where measured.
+Eligible = tuple[Candidate, int, int, int | None]
 
 
 class Choice(NamedTuple):
@@ -44,14 +50,17 @@ def choose(market: Market, fleet: Fleet, call: Route, at: datetime, now_ms: int)
     """
     rates = applicable_rates(market.card, Usage(input=call.input_tokens), at)
     fleet.capacity.expire(now_ms)
-    eligible: list[tuple[int, Candidate, int]] = []  # index, candidate, load share
+    tokens = leased_tokens(call) or 1  # a call that announces no tokens still needs one left
+    eligible: list[Eligible] = []
     rejected: list[Rejected] = []
-    for index, candidate in enumerate(market.candidates):
-        load = _load(candidate, fleet, call, rates, now_ms)
+    for candidate, price_share in zip(market.candidates, market.price_shares(rates), strict=True):
+        health = fleet.health.get(candidate.deployment)
+        load = _load(candidate, health, fleet.capacity, call, tokens, rates, now_ms)
         if isinstance(load, str):
             rejected.append(Rejected(deployment=candidate.deployment, reason=load))
         else:
-            eligible.append((index, candidate, load))
+            ttft_ms = health.ttft.percentile(now_ms) if health is not None else None
+            eligible.append((candidate, price_share, load, ttft_ms))
     if not eligible:
         raise NoDeployment(
             f"no deployment of {call.model} can take this call",
@@ -60,7 +69,7 @@ def choose(market: Market, fleet: Fleet, call: Route, at: datetime, now_ms: int)
                 "rejected": [{"deployment": r.deployment, "reason": r.reason} for r in rejected[:RECORDED_MAX]],
             },
         )
-    scored = _scored(market, fleet, eligible, rates, now_ms)
+    scored = _scored(market.weights, eligible)
     chosen = scored[0][2]
     return Choice(
         chosen=chosen,
@@ -76,7 +85,15 @@ def leased_tokens(call: Route) -> int:
     return max(call.tokens, call.input_tokens)
 
 
-def _load(candidate: Candidate, fleet: Fleet, call: Route, rates: Rates, now_ms: int) -> int | str:
+def _load(
+    candidate: Candidate,
+    health: Health | None,
+    capacity: Capacity,
+    call: Route,
+    tokens: int,
+    rates: Rates,
+    now_ms: int,
+) -> int | str:
     """The hard filters, in order: the first reason that takes the candidate out, else its load in thousandths."""
     name = candidate.deployment
     if name in call.exclude:
@@ -85,21 +102,19 @@ def _load(candidate: Candidate, fleet: Fleet, call: Route, rates: Rates, now_ms:
         return candidate.barred
     if call.residency and not candidate.residency.issuperset(call.residency):
         return RESIDENCY
-    health = fleet.health.get(name)
     if health is not None and not health.admits(now_ms):
         return CIRCUIT_OPEN
-    calls, limit = fleet.capacity.calls(name), candidate.concurrent_calls
-    if calls >= limit:
+    calls, calls_max = capacity.calls(name), candidate.concurrent_calls
+    if calls >= calls_max:
         return CALLS_EXHAUSTED
-    tokens, tokens_max = fleet.capacity.tokens(name, now_ms), candidate.tokens_per_minute
-    # A call that announces no tokens still needs one left.
-    if tokens + (leased_tokens(call) or 1) > tokens_max:
+    promised, promised_max = capacity.tokens(name, now_ms), candidate.tokens_per_minute
+    if promised + tokens > promised_max:
         return TOKENS_EXHAUSTED
     if call.price_cap is not None and _highest_price(candidate, call, rates) > call.price_cap:
         return PRICE_CAP
     if health is not None and health.throttled(now_ms):
         return WORST
-    return max(calls * WORST // limit, tokens * WORST // tokens_max)
+    return max(calls * WORST // calls_max, promised * WORST // promised_max)
 
 
 def _highest_price(candidate: Candidate, call: Route, retail: Rates) -> int:
@@ -113,22 +128,15 @@ def _highest_price(candidate: Candidate, call: Route, retail: Rates) -> int:
     return max(highest(retail), wholesale_price(candidate.terms, retail, highest))
 
 
-def _scored(
-    market: Market, fleet: Fleet, eligible: list[tuple[int, Candidate, int]], rates: Rates, now_ms: int
-) -> list[tuple[int, str, Candidate, Score]]:
-    weights = market.weights
-    shares = market.price_shares(rates)
-    ttfts = []
-    for _, candidate, _ in eligible:
-        health = fleet.health.get(candidate.deployment)
-        ttfts.append(health.ttft.percentile(now_ms) if health is not None else None)
-    measured = [ttft for ttft in ttfts if ttft is not None]
+def _scored(weights: Weights, eligible: list[Eligible]) -> list[tuple[int, str, Candidate, Score]]:
+    """Best first: total, name, candidate, score."""
+    measured = [ttft_ms for _, _, _, ttft_ms in eligible if ttft_ms is not None]
     # What nobody has measured is taken to be as fast as the others are on average.
     mean_ms = sum(measured) // len(measured) if measured else 0
     scored = []
-    for (index, candidate, load), ttft_ms in zip(eligible, ttfts, strict=True):
+    for candidate, price_share, load, ttft_ms in eligible:
         wait_ms = candidate.round_trip_ms + (mean_ms if ttft_ms is None else ttft_ms)
-        price = weights.price * shares[index]
+        price = weights.price * price_share
         latency = weights.latency * min(WORST, wait_ms * WORST // LATENCY_SCALE_MS)
         loaded = weights.load * load
         carbon = weights.carbon * candidate.carbon

@@ -36,10 +36,8 @@ class Fleet:
     def routed(self, call: str, event: CallRouted) -> None:
         """The call takes its place; the place it had elsewhere is free again."""
         now_ms, until_ms = epoch_ms(event.recorded_at), epoch_ms(event.lease_expires_at)
-        former = self.capacity.take(Lease(call, event.deployment, event.tokens, now_ms, until_ms))
-        if former is not None:
-            self._of(former.deployment).withdrawn(call)
-        self._of(event.deployment).routed(call, now_ms, until_ms)
+        self.capacity.take(Lease(call, event.deployment, event.tokens, now_ms, until_ms))
+        self.health_of(event.deployment).routed(call, now_ms, until_ms)
 
     def served(self, call: str, event: CallServed) -> None:
         """The call's place is free: where it was reported from, or anywhere once the call is over."""
@@ -50,19 +48,19 @@ class Fleet:
             self.capacity.end(call, event.usage.total)
         elif event.outcome in ("ok", "cancelled"):
             self.capacity.end(call, 0)
-            self._of(lease.deployment).withdrawn(call)
 
     def learn(self, call: str, event: CallServed) -> None:
         """What the report says about the deployment."""
-        self._of(event.deployment).observe(call, event.outcome, epoch_ms(event.recorded_at), event.ttft_ms)
+        self.health_of(event.deployment).observe(call, event.outcome, epoch_ms(event.recorded_at), event.ttft_ms)
 
     def withdraw(self, call: str) -> None:
         """The call was not routed after all: its decision was not stored."""
         lease = self.capacity.end(call, 0)
         if lease is not None:
-            self._of(lease.deployment).withdrawn(call)
+            self.health_of(lease.deployment).withdrawn(call)
 
-    def _of(self, deployment: str) -> Health:
+    def health_of(self, deployment: str) -> Health:
+        """A deployment's health; that of a good one if it was never heard of."""
         health = self.health.get(deployment)
         if health is None:
             health = self.health[deployment] = Health()

@@ -134,7 +134,7 @@ class Health:
             self._probe_until_ms = min(lease_until_ms, now_ms + self._rules.probe_ms)
 
     def withdrawn(self, call: str) -> None:
-        """The call was not sent there after all, or was sent elsewhere; were it the probe, another may go."""
+        """The call was not sent there after all; were it the probe, another may go."""
         if self._probe == call:
             self._probe = None
 
