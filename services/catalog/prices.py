@@ -27,7 +27,7 @@ from genai_prices.types import (
     TimeOfDateConstraint,
 )
 
-from services.catalog.daytime import Window, shanghai_minutes, standard_and_off_peak
+from services.catalog.domain.daytime import Window, shanghai_minutes, standard_and_off_peak
 from shared.contracts import catalog as c
 from shared.contracts.base import TOKEN_CLASSES, Rates
 from shared.units import POINTS_PER_FEN, round_half_away
@@ -82,8 +82,8 @@ class Extraction(NamedTuple):
     content_sha256: str
 
 
-class _Unpriced(Exception):
-    """Why a model has no price."""
+class Unpriced(Exception):
+    """Why a model has no price. Never leaves `extract`, which collects the reasons."""
 
 
 def extract(wanted: Sequence[Wanted], as_of: datetime) -> Extraction:
@@ -96,8 +96,8 @@ def extract(wanted: Sequence[Wanted], as_of: datetime) -> Extraction:
     unpriced: dict[str, str] = {}
     for each in wanted:
         try:
-            prices[each.model] = _list_price(_find(snapshot, each), as_of)
-        except _Unpriced as reason:
+            prices[each.model] = list_price(_find(snapshot, each), as_of)
+        except Unpriced as reason:
             unpriced[each.model] = str(reason)
     content = _canonical(wanted, as_of, prices, unpriced)
     return Extraction(as_of, prices, unpriced, version(PACKAGE), hashlib.sha256(content).hexdigest())
@@ -134,14 +134,15 @@ def _find(snapshot: DataSnapshot, wanted: Wanted) -> ModelInfo:
     try:
         _, found = snapshot.find_provider_model(wanted.source_model, None, wanted.provider, None)
     except LookupError:
-        raise _Unpriced(f"{wanted.provider} has no {wanted.source_model}") from None
+        raise Unpriced(f"{wanted.provider} has no {wanted.source_model}") from None
     # The package matches by prefix and pattern: a new model would silently get an older one's price.
     if found.id.lower() != wanted.source_model.lower():
-        raise _Unpriced(f"{wanted.provider} has no {wanted.source_model}, only {found.id}, which matches it")
+        raise Unpriced(f"{wanted.provider} has no {wanted.source_model}, only {found.id}, which matches it")
     return found
 
 
-def _list_price(model: ModelInfo, as_of: datetime) -> ListPrice:
+def list_price(model: ModelInfo, as_of: datetime) -> ListPrice:
+    """A model's list price at an instant. Raises Unpriced."""
     rows = [ConditionalPrice(prices=model.prices)] if isinstance(model.prices, ModelPrice) else model.prices
     index = _dated_row(rows, as_of)
     prices, tiers, assumed = _by_class(rows[index].prices)
@@ -153,11 +154,11 @@ def _list_price(model: ModelInfo, as_of: datetime) -> ListPrice:
             break
         inside, inside_tiers, _ = _by_class(row.prices)
         if tiers or inside_tiers:
-            raise _Unpriced("has tiers and time-of-day prices at once")
+            raise Unpriced("has tiers and time-of-day prices at once")
         start, end = (shanghai_minutes(t) for t in (row.constraint.start_time, row.constraint.end_time))
         # The last active row holds: a later one takes its part away from the earlier ones.
         if any(w.overlaps(start, end) for w in windows):
-            raise _Unpriced("has overlapping time-of-day prices")
+            raise Unpriced("has overlapping time-of-day prices")
         windows.append(Window(start, end, inside))
     return ListPrice(prices, tiers, tuple(windows), _row_name(rows[index]), assumed)
 
@@ -168,7 +169,7 @@ def _dated_row(rows: Sequence[ConditionalPrice], as_of: datetime) -> int:
         constraint = rows[index].constraint
         if constraint is None or (isinstance(constraint, StartDateConstraint) and constraint.active(as_of)):
             return index
-    raise _Unpriced(f"has no price yet on {as_of.date()}")
+    raise Unpriced(f"has no price yet on {as_of.date()}")
 
 
 def _row_name(row: ConditionalPrice) -> str:
@@ -182,10 +183,10 @@ def _by_class(row: ModelPrice) -> tuple[Prices, tuple[tuple[int, Prices], ...], 
     stored: dict[str, object] = vars(row)
     for key in INEXPRESSIBLE:
         if stored.get(key) is not None:
-            raise _Unpriced(f"charges by {key} too")
+            raise Unpriced(f"charges by {key} too")
     for needed in ("input", "output"):
         if stored.get(SOURCE_KEYS[needed]) is None:
-            raise _Unpriced(f"has no {needed} price")
+            raise Unpriced(f"has no {needed} price")
     found = {name: value for name in TOKEN_CLASSES if (value := stored.get(SOURCE_KEYS[name])) is not None}
     assumed = tuple(name for name in TOKEN_CLASSES if name not in found)
     found |= dict.fromkeys(assumed, found["input"])

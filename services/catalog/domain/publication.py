@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from services.catalog.domain.kinds import Fault, Place, places
@@ -87,7 +88,6 @@ class Horizon:
         self._view = view
         self._at = at
         self._here = {(place.kind.item, place.key): place.item for place in places(catalogue)}
-        self._families: set[str] | None = None
 
     def get(self, kind: type[Any], key: str) -> Any:
         """The item, or None."""
@@ -103,11 +103,18 @@ class Horizon:
                 yield version.item
         yield from (item for (of, _key), item in self._here.items() if of is kind)
 
-    @property
+    @cached_property
     def families(self) -> set[str]:
-        if self._families is None:
-            self._families = {model.family for model in self.all(c.Model)}
-        return self._families
+        """The families of models."""
+        return {model.family for model in self.all(c.Model)}
+
+    @cached_property
+    def tenants(self) -> dict[str, list[c.Deployment]]:
+        """Deployments by data centre."""
+        found: dict[str, list[c.Deployment]] = {}
+        for deployment in self.all(c.Deployment):
+            found.setdefault(deployment.data_centre, []).append(deployment)
+        return found
 
 
 def reference_faults(
@@ -188,6 +195,6 @@ def _deployment(horizon: Horizon, item: c.Deployment) -> Iterator[tuple[str, str
 
 def _tenants(horizon: Horizon, centre: c.DataCentre) -> Iterator[tuple[str, str]]:
     """A data centre cannot change hands while deployments of another operator are in it."""
-    for deployment in horizon.all(c.Deployment):
-        if deployment.data_centre == centre.data_centre and deployment.operator != centre.operator:
+    for deployment in horizon.tenants.get(centre.data_centre, ()):
+        if deployment.operator != centre.operator:
             yield ".operator", f"the deployment {deployment.deployment} there is run by {deployment.operator}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 
+from services.catalog.domain.daytime import MINUTES_A_DAY, covered
 from services.catalog.domain.kinds import Fault, Place, places
 from shared.contracts import catalog as c
+from shared.contracts.base import Rates
 from shared.units import round_half_away
-
-MINUTES_A_DAY = 1440
 
 
 def structure_faults(catalogue: c.Catalogue) -> list[Fault]:
@@ -47,27 +47,24 @@ def _tiers(card: c.RateCard) -> Iterator[tuple[str, str]]:
             yield f".tiers.{index}", f"tiers must ascend: {upper} after {lower}"
 
 
-def _minutes(part: c.OffPeak) -> list[tuple[int, int]]:
-    """The half-open ranges of minutes that a part of the day covers."""
-    if part.from_minute <= part.to_minute:
-        return [(part.from_minute, part.to_minute)]
-    return [(part.from_minute, MINUTES_A_DAY), (0, part.to_minute)]
-
-
 def _hours(card: c.RateCard) -> Iterator[tuple[str, str]]:
+    taken: dict[int, int] = {}
     for index, part in enumerate(card.off_peak):
         if part.from_minute == part.to_minute or part.from_minute == MINUTES_A_DAY:
             yield f".off_peak.{index}", f"from {part.from_minute} to {part.to_minute} is no part of a day"
             continue
-        for earlier, other in enumerate(card.off_peak[:index]):
-            if any(a < d and b > c_ for a, b in _minutes(part) for c_, d in _minutes(other)):
-                yield f".off_peak.{index}", f"overlaps off_peak.{earlier}: one minute cannot have two rates"
+        minutes = covered(part.from_minute, part.to_minute)
+        other = next((taken[minute] for minute in minutes if minute in taken), None)
+        if other is not None:
+            yield f".off_peak.{index}", f"overlaps off_peak.{other}: one minute cannot have two rates"
+        else:
+            taken.update(dict.fromkeys(minutes, index))
 
 
 def _tariff(tariff: c.Tariff) -> Iterator[tuple[str, str]]:
     if tariff.home == tariff.serving:
         yield "", "a wholesale tariff is between two operators"
-    if tariff.rates != type(tariff.rates)() and tariff.retail_percent:
+    if tariff.rates != Rates() and tariff.retail_percent:
         yield "", "gives rates and a share of retail: only one can hold"
 
 

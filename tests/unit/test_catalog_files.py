@@ -1,0 +1,139 @@
+"""A catalogue as a YAML file: every mistake at once, each with its line; and nothing that YAML is known to do wrong."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from services.catalog.files import FILE_MAX_BYTES, dump_catalogue, load_catalogue, parse_catalogue
+from services.catalog.sample import sample_catalogue
+from shared.contracts import catalog as c
+from shared.errors import MalformedCommand
+
+BROKEN = """\
+operators:
+  - operator: East
+    name: East
+    home_region: coast
+models:
+  - {model: m1, family: m}
+  - model: m2
+    family: m
+    developer: D
+    contxt_tokens: 5
+rate_cards:
+  - operator: east
+    model: m1
+    rates:
+      input: 1.5
+      output: -3
+plans:
+  - operator: east
+    plan: p
+    name: P
+    name: Q
+    kind: gift
+"""
+
+CONTRADICTORY = """\
+rate_cards:
+  - operator: east
+    model: m1
+    rates: {input: 5}
+    tiers:
+      - {above_input_tokens: 10, rates: {input: 6}}
+      - {above_input_tokens: 10, rates: {input: 7}}
+  - operator: east
+    model: m1
+    rates: {input: 6}
+"""
+
+
+def faults(text: str) -> list[str]:
+    with pytest.raises(MalformedCommand) as refusal:
+        parse_catalogue(text, "x.yaml")
+    found: list[str] = refusal.value.details["faults"]
+    assert str(refusal.value) == "\n  ".join(["x.yaml is no catalogue:", *found])
+    return found
+
+
+def test_every_mistake_is_named_with_its_line() -> None:
+    found = faults(BROKEN)
+    assert [fault.split(": ")[:2] for fault in found] == [
+        ["line 2", "operators.0.operator"],
+        ["line 6", "models.0.developer"],
+        ["line 10", "models.1.contxt_tokens"],
+        ["line 15", "rate_cards.0.rates.input"],
+        ["line 16", "rate_cards.0.rates.output"],
+        ["line 21", "plans.0.name"],
+        ["line 22", "plans.0.kind"],
+    ]
+    assert "stands twice: first in line 20" in found[5]
+
+
+def test_contradictions_are_named_with_their_lines() -> None:
+    assert faults(CONTRADICTORY) == [
+        "line 7: rate_cards.0.tiers.1 (east/m1): tiers must ascend: 10 after 10",
+        "line 8: rate_cards.1 (east/m1): stands twice: also at rate_cards.0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("models: [", "line 1: expected the node content, but found '<stream end>'"),
+        ("models:\n  - a: b\n c: d", "line 3: expected <block end>, but found '<block mapping start>'"),
+        ("- models", "line 1: must be an object"),
+        ("models:\nmodels:\n", "line 2: models: stands twice: first in line 1"),
+        ("models: &m []\nplans: *m\n", "line 1: plans: aliases (`*name`) are not read: write it out"),
+        (
+            "models: !!python/tuple []\n",
+            "line 1: models: the tag 'tag:yaml.org,2002:python/tuple' is not read",
+        ),
+        ("models: !!python/name:os.getcwd x\n", "line 1: models: could not determine a constructor"),
+        ("? [a]\n: b\n", "line 1: a name must be plain text"),
+        ("models: []\n---\nplans: []\n", "line 2: but found another document"),
+        ("models: " + "[" * 100 + "]" * 100, "line 1: is nested deeper than 20"),
+        ("models: 2026-13-45\n", "line 1: models: month must be in 1..12"),
+    ],
+)
+def test_what_is_no_catalogue(text: str, fault: str) -> None:
+    assert faults(text)[0].startswith(fault)
+
+
+def test_an_empty_file_is_an_empty_catalogue() -> None:
+    assert parse_catalogue("# nothing yet\n") == c.Catalogue()
+
+
+def test_what_is_written_is_read_back_equal() -> None:
+    assert parse_catalogue(dump_catalogue(sample_catalogue())) == sample_catalogue()
+
+
+@given(st.text(max_size=30))
+@example("\x85")
+def test_any_text_survives(name: str) -> None:
+    catalogue = c.Catalogue(operators=(c.Operator(operator="east", name=name, home_region="no"),))
+    assert parse_catalogue(dump_catalogue(catalogue)) == catalogue
+
+
+@given(st.text(alphabet="ab:-[]{}*&!?|>'\"%#\n\t ,0", max_size=60))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    with contextlib.suppress(MalformedCommand):
+        parse_catalogue(text)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(MalformedCommand, match="cannot be read: No such file"):
+        load_catalogue(tmp_path / "none.yaml")
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(MalformedCommand, match="is not UTF-8 text"):
+        load_catalogue(binary)
+    large = tmp_path / "large.yaml"
+    large.write_bytes(b"#" * (FILE_MAX_BYTES + 1))
+    with pytest.raises(MalformedCommand, match="larger than"):
+        load_catalogue(large)
