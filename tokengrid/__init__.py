@@ -1,1 +1,1 @@
-"""The front door: command line, local runner, private servers, demo and benchmark. Imports may only go down from here."""
+"""The front door: command line, local runner, private servers, demo and benchmark. It may import all."""

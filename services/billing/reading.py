@@ -10,16 +10,18 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 
 from services.billing import tables as t
+from services.billing.domain.late import Earlier, carried
 from services.billing.domain.metering import microseconds
 from services.billing.domain.rating import Account, Granted, Used
 from services.billing.domain.settlement import Served
 from shared.clock import period_bounds
 from shared.contracts.billing import TokenSums
+from shared.eventstore.schema import POSITIONS
 
 _SUMS = tuple(sa.func.sum(t.usage.c[name]).label(name) for name in ("calls", *t.TOKENS, "amount", "charged"))
 
@@ -35,14 +37,6 @@ class Inputs:
         self.traces: dict[tuple[str, str, str], str] = {}
 
 
-class Earlier(NamedTuple):
-    """A bill that an account has."""
-
-    period: str
-    quota_position: int
-    position: int
-
-
 @contextlib.contextmanager
 def snapshot(engine: sa.Engine) -> Iterator[sa.Connection]:
     """A transaction whose questions all see the same state, while followers go on writing."""
@@ -51,6 +45,13 @@ def snapshot(engine: sa.Engine) -> Iterator[sa.Connection]:
             connection = connection.execution_options(isolation_level="REPEATABLE READ")
         with connection.begin():
             yield connection
+
+
+def followed(connection: sa.Connection, projection: str) -> int:
+    """How far a projection has come, as of this snapshot."""
+    positions = sa.table(POSITIONS, sa.column("projection", sa.Text), sa.column("position", sa.BigInteger))
+    asked = sa.select(positions.c.position).where(positions.c.projection == projection)
+    return int(connection.execute(asked).scalar() or 0)
 
 
 def on_time_until(connection: sa.Connection, period: str, operator: str | None = None) -> int:
@@ -63,16 +64,16 @@ def on_time_until(connection: sa.Connection, period: str, operator: str | None =
 
 # --- bills -----------------------------------------------------------------------------------
 def _unbilled(operator: str, period: str, quota_position: int) -> tuple[sa.ColumnElement[bool], ...]:
-    billed = sa.exists().where(
-        t.bills.c.operator == t.accounts.c.operator,
-        t.bills.c.account == t.accounts.c.account,
-        t.bills.c.period == period,
-    )
+    b = t.bills.c
+    of_account = (b.operator == t.accounts.c.operator, b.account == t.accounts.c.account, b.period == period)
+    # A look-up per account, by index. As an anti-join it would be planned by statistics, which a month's close
+    # outdates as it goes.
+    billed = sa.select(b.number).where(*of_account).limit(1).scalar_subquery()
     return (
         t.accounts.c.operator == operator,
         t.accounts.c.position <= quota_position,
         t.accounts.c.opened_us < microseconds(period_bounds(period)[1]),
-        ~billed,
+        billed.is_(None),
     )
 
 
@@ -82,11 +83,13 @@ def unbilled_count(connection: sa.Connection, operator: str, period: str, quota_
     return int(connection.execute(asked).scalar_one())
 
 
-def unbilled(connection: sa.Connection, operator: str, period: str, quota_position: int, limit: int) -> list[Account]:
-    """The first accounts, in order of their names, that have no bill for the period."""
+def unbilled(
+    connection: sa.Connection, operator: str, period: str, quota_position: int, after: str, limit: int
+) -> list[Account]:
+    """The first accounts behind `after`, in order of their names, that have no bill for the period."""
     rows = connection.execute(
         _account_columns()
-        .where(*_unbilled(operator, period, quota_position))
+        .where(t.accounts.c.account > after, *_unbilled(operator, period, quota_position))
         .order_by(t.accounts.c.account)
         .limit(limit)
     )
@@ -127,23 +130,6 @@ def inputs(
     if marks:
         _read_late(connection, operator, period, quota_position, found, marks)
     return list(found.values())
-
-
-def carried(bills: Sequence[Earlier], period: str) -> dict[str, int]:
-    """Up to which quota position each earlier billed period has been carried by some bill.
-
-    Carriers of a period are its own bill, and every bill issued after that for a later period.
-    """
-    own = next((bill for bill in bills if bill.period == period), None)
-    before = [bill for bill in bills if own is None or bill.position < own.position]
-    return {
-        bill.period: max(
-            [bill.quota_position]
-            + [b.quota_position for b in before if b.period > bill.period and b.position > bill.position]
-        )
-        for bill in before
-        if bill.period < period
-    }
 
 
 Marks = dict[str, dict[str, int]]  # account -> earlier period -> position up to which it was carried

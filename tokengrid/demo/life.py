@@ -23,6 +23,9 @@ LATE_S = 2 * TTL_S
 OUTPUT_TOKENS_MIN = 256  # what a gateway holds when nobody says how long the answer may become
 RETRY_PAUSE_MS = 40  # from one deployment to the next
 
+FAILED: r.Outcome = "error"
+THROTTLED: r.Outcome = "throttled"
+
 Service = Literal["quota", "routing"]
 Answer = dict[str, Any]
 
@@ -85,9 +88,9 @@ class _Life:
         return answer
 
     def _place(self) -> Generator[list[Ask], list[Answer], Answer]:
-        """The answer of the routing that held; deployments that fail or have too much to do are left out of the next."""
+        """The answer of the routing that held; what fails or has too much to do is left out of the next."""
         excluded: tuple[str, ...] = ()
-        troubles: list[r.Outcome] = ["error"] * self.call.failures + ["throttled"] * self.call.throttled
+        troubles = [FAILED] * self.call.failures + [THROTTLED] * self.call.throttled
         while True:
             (answer,) = yield [self._route(excluded)]
             if "error" in answer or not troubles:
@@ -108,6 +111,8 @@ class _Life:
             extension = [] if held.get("final") else [self._extend(max(1, held["amount"] // call.parts))]
             self._count(usage, (yield [self._settle(chosen, usage, final=False), *extension])[0])
         if call.crashes:
+            if self.tokens:  # the caller is gone; where the call ran, they know what they had served
+                yield [self._report(chosen, "cancelled", self._usage(sum(shares[:-1]), first=True))]
             return End("abandoned", "", self.tokens, self.amount)
         self.at = max(self.at, call.at + timedelta(milliseconds=call.duration_ms))
         if call.late:

@@ -19,7 +19,7 @@ from tokengrid.demo.market import Offer, Shop
 # Of a hundred subscribers; kinds that an operator does not sell are shared among the others.
 MIX = {"payg": 34, "monthly": 26, "coding": 14, "trial": 8, "bundle": 9, "postpaid": 9}
 # How much an account calls, relative, and how many of a hundred do so: most are light users.
-ACTIVITY = ((1, 50), (3, 35), (8, 15))
+ACTIVITY = ((1, 50), (3, 35), (6, 15))
 FAVOURITES_MAX = 4
 TOP_UPS_YUAN = (10, 20, 50)
 # New customers' points, so few that a light user's month ends with a refusal.

@@ -31,7 +31,7 @@ CODING_PREFERENCE = 4  # how much likelier a coding plan makes the call of a cod
 class Planned(NamedTuple):
     """A call as it will be attempted: by whom, when, and with which mishaps."""
 
-    index: int
+    number: int
     subscriber: Subscriber
     at: datetime
     model: str
@@ -52,7 +52,7 @@ class Planned(NamedTuple):
     @property
     def name(self) -> str:
         """Its name everywhere: the reservation's, the routing's and the debit's call id. Ordered by time."""
-        return f"call-{self.index:09d}"
+        return f"call-{self.number:09d}"
 
     @property
     def ends_at(self) -> datetime:
@@ -88,7 +88,7 @@ class Traffic:
 
         ttft_ms = TTFT_BASE_MS + (call.input * TTFT_PER_TOKEN_US) // 1000 + rng.randrange(120)
         return Planned(
-            index=index,
+            number=index,
             subscriber=subscriber,
             at=at,
             model=rng.choice(subscriber.models),

@@ -5,7 +5,7 @@ must know nothing of services, accounts or prices.
 
 | format | where it comes from |
 |---|---|
-| Azure 2023 CSV | "Azure LLM inference trace 2023", Azure Public Dataset, CC BY 4.0; P. Patel et al., "Splitwise", ISCA 2024 |
+| Azure 2023 CSV | Azure LLM inference trace 2023, CC BY 4.0; P. Patel et al., "Splitwise", ISCA 2024 |
 | Mooncake JSON lines | Mooncake trace release, Apache-2.0; R. Qin et al., "Mooncake", FAST 2025 |
 | generated | `generated`: fitted to the published statistics of the Azure trace |
 """

@@ -6,6 +6,7 @@ bill computed again hashes the same however its parts were made. Must not know w
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from typing import Any, TypeVar
@@ -21,13 +22,19 @@ def plain(value: Any) -> Any:
     """Dictionaries, lists, strings and integers; defaults left out (msgspec's own omission goes by identity)."""
     if isinstance(value, msgspec.Struct):
         return {
-            field.encode_name: plain(held)
-            for field in msgspec.structs.fields(value)
-            if (held := getattr(value, field.name)) != field.default
+            name: plain(held) for name, default in _defaults(type(value)) if (held := getattr(value, name)) != default
         }
     if isinstance(value, tuple | list):
         return [plain(part) for part in value]
+    if isinstance(value, str | int):
+        return value
     return msgspec.to_builtins(value)
+
+
+@functools.cache
+def _defaults(struct: type[msgspec.Struct]) -> tuple[tuple[str, Any], ...]:
+    """Fields and their defaults; msgspec works them out anew each time it is asked."""
+    return tuple((field.name, field.default) for field in msgspec.structs.fields(struct))
 
 
 def canonical_json(value: msgspec.Struct) -> bytes:

@@ -141,7 +141,7 @@ def _plan_of(operator: str, grant: Granted, catalogue: CatalogueView) -> Plan | 
 def _plan_fee(grant: Granted, plan: Plan | None) -> list[BillLine]:
     name = plan.name if plan else grant.plan or "plan"
     fee = plan.fee_fen if plan else grant.price_fen
-    lines = [_grant_line("plan_fee", f"Plan {name}", fee, grant, grant.amount)]
+    lines = [_grant_line("plan_fee", name, fee, grant, grant.amount)]
     if grant.price_fen != fee:
         lines.append(_grant_line("discount", f"Discount on {name}", grant.price_fen - fee, grant, 0))
     return lines

@@ -1,0 +1,173 @@
+"""Audit as an application of the event store: follows logs into trees, signs checkpoints, gives proofs.
+
+It knows nothing of nameko, and nothing of what the events mean; the replay, which does, shares no code with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from services.audit import trees
+from services.audit.keys import key_of, load_key
+from services.audit.room import Sealer, Signed, last_signed, shown, signed
+from services.audit.schemas import LOGS, CheckpointOf, Checkpoints, Consistency, Inclusion
+from shared.clock import Clock, system_clock
+from shared.config import Settings
+from shared.contracts.audit import Seal
+from shared.contracts.base import Command
+from shared.contracts.schema import parse
+from shared.errors import AuditFailed, MalformedCommand, NotCaughtUp, SetupFailed, TokengridError
+from shared.eventstore.database import engine, migrate
+from shared.eventstore.log import EventLog
+from shared.eventstore.projection import Projector
+from shared.eventstore.writer import Writer
+from shared.telemetry import current_traceparent
+from shared.transparency import note
+from shared.transparency.merkle import consistency_proof, inclusion_proof
+
+K = TypeVar("K", bound=Command)
+
+
+class AuditApplication:
+    """The trees and checkpoints of all logs, in audit's own database."""
+
+    def __init__(self, settings: Settings, clock: Clock = system_clock) -> None:
+        url = settings.database_url("audit")
+        self.settings = settings
+        self.on_commit: Callable[[int], None] = lambda _head: None
+        self.engine = engine(url)
+        migrate(self.engine, "audit")
+        self.log = EventLog(url)
+        self._key = load_key(settings)
+        self._refuse_other_key()
+        self.projectors = {log: Projector(self.engine, trees.TreeProjection(log)) for log in LOGS}
+        self.writer: Writer[Seal] = Writer(
+            self.log,
+            Sealer(self.engine, self._key, clock),
+            batch_max=settings.batch_max,
+            on_commit=lambda head: self.on_commit(head),
+            trace=current_traceparent,
+            position=self.log.head(),
+        )
+
+    def close(self) -> None:
+        self.log.close()
+        self.engine.dispose()
+
+    # -- following ------------------------------------------------------------------------------
+    def follow(self, log: str, page: Sequence[Mapping[str, Any]]) -> int:
+        """Append a page of a log to its tree; the position then reached. An empty page only asks for it."""
+        projector = self.projectors[log]
+        return projector.apply(page) if page else projector.position()
+
+    # -- sealing ----------------------------------------------------------------------------------
+    def seal(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Sign a checkpoint of a log now, or give the one that its present size has."""
+        return self.writer.submit(_of_a_log(parse(Seal, fields)))
+
+    def seal_grown(self) -> list[str]:
+        """Seal every log that has grown since its last checkpoint; which ones were. Raises the first refusal,
+        after all were tried."""
+        with self.engine.begin() as connection:
+            sizes = trees.sizes(connection, LOGS)
+            sealed = {log: _sealed(last_signed(connection, log)) for log in LOGS}
+        grown = [log for log in LOGS if sizes[log] > sealed[log]]
+        answers = self.writer.execute([Seal(log=log, position=0) for log in grown]) if grown else []
+        for answer in answers:
+            if isinstance(answer, TokengridError):
+                raise answer
+        return grown
+
+    # -- questions ------------------------------------------------------------------------------
+    def checkpoint(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        query = _of_a_log(parse(CheckpointOf, fields))
+        with self.engine.begin() as connection:
+            return shown(self._key, query.log, last_signed(connection, query.log))
+
+    def checkpoints(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        query = _of_a_log(parse(Checkpoints, fields))
+        limit = min(max(query.limit, 1), self.settings.page_max)
+        with self.engine.begin() as connection:
+            found = signed(connection, query.log, query.after, limit + 1)
+        return {
+            "checkpoints": [shown(self._key, query.log, each) for each in found[:limit]],
+            "more": len(found) > limit,
+        }
+
+    def inclusion(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        query = _of_a_log(parse(Inclusion, fields))
+        with self.engine.begin() as connection:
+            size = self._size(connection, query.log, query.size)
+            if not 1 <= query.position <= size:
+                raise _malformed("position", f"must be from 1 to {size}")
+            reader = trees.hashes(connection, query.log, size)
+            leaf = reader(0, query.position - 1)
+            proof = inclusion_proof(reader, query.position - 1, size)
+        return {
+            "log": query.log,
+            "position": query.position,
+            "size": size,
+            "leaf_sha256": leaf.hex(),
+            "proof": [node.hex() for node in proof],
+        }
+
+    def consistency(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        query = _of_a_log(parse(Consistency, fields))
+        with self.engine.begin() as connection:
+            second = self._size(connection, query.log, query.second)
+            if not 1 <= query.first <= second:
+                raise _malformed("first", f"must be from 1 to {second}")
+            proof = consistency_proof(trees.hashes(connection, query.log, second), query.first, second)
+        return {"log": query.log, "first": query.first, "second": second, "proof": [node.hex() for node in proof]}
+
+    def status(self) -> dict[str, Any]:
+        with self.engine.begin() as connection:
+            followed = trees.sizes(connection, LOGS)
+            sealed = {log: _sealed(last_signed(connection, log)) for log in LOGS}
+        return {
+            "head": self.log.head(),
+            "followed": followed,
+            "sealed": sealed,
+            "verifier_keys": {log: str(key_of(self._key, log).verifier) for log in LOGS},
+        }
+
+    def _size(self, connection: Any, log: str, wanted: int | None) -> int:
+        followed = trees.sizes(connection, [log])[log]
+        if wanted is None:
+            wanted = _sealed(last_signed(connection, log))
+        if wanted > followed:
+            raise NotCaughtUp(
+                f"{log} is followed up to {followed}, not {wanted}",
+                {"log": log, "position": followed, "head": wanted},
+            )
+        return wanted
+
+    def _refuse_other_key(self) -> None:
+        """Checkpoints of one log under two keys could contradict each other unseen."""
+        with self.engine.begin() as connection:
+            for log in LOGS:
+                last = last_signed(connection, log)
+                if last is None:
+                    continue
+                try:
+                    note.verify(note.Note.parse(last.event.note), [key_of(self._key, log).verifier])
+                except AuditFailed as error:
+                    raise SetupFailed(
+                        f"The signing key is not the one that signed the last checkpoint of {log} ({error}): "
+                        "restore that key."
+                    ) from None
+
+
+def _of_a_log(query: K) -> K:
+    if getattr(query, "log", None) not in LOGS:
+        raise _malformed("log", f"must be one of {', '.join(LOGS)}")
+    return query
+
+
+def _sealed(last: Signed | None) -> int:
+    return last.event.size if last else 0
+
+
+def _malformed(field: str, complaint: str) -> MalformedCommand:
+    return MalformedCommand(f"{field} {complaint}", {"fields": {field: [complaint]}})

@@ -1,0 +1,209 @@
+"""Billing's log as the auditor folds it, and its bills and statements compared with those computed again. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from services.audit.replay.calendar import instant, period_end
+from services.audit.replay.findings import Area, Findings
+from services.audit.replay.ledger import Ledger
+from services.audit.replay.prices import Prices, Raw
+from services.audit.replay.rating import LINE_DEFAULTS, bill_of, statement_of
+from services.audit.replay.usage import Metered
+
+BILL_DEFAULTS: Raw = {"currency": "CNY"}
+
+
+class Issued(NamedTuple):
+    """A bill or statement as its event in billing's log has it."""
+
+    position: int
+    recorded_at: str
+    content: Raw
+    sha256: str
+
+
+class Cut(NamedTuple):
+    """What later bills of an account need to know of an earlier one."""
+
+    position: int
+    period: str
+    quota_position: int
+
+
+def sha256_of(content: Raw) -> str:
+    """The hash of canonical JSON: sorted keys, no spaces, UTF-8."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Billed:
+    """Everything billed. Of other periods than the audited one only the cut-offs are kept."""
+
+    def __init__(self, period: str, findings: Findings) -> None:
+        self.period = period
+        self.bills: dict[str, Issued] = {}  # of the period, by `operator/account`
+        self.numbers: dict[str, str] = {}  # of the period: bill's number to `operator/account`
+        self.statements: dict[tuple[str, str], Issued] = {}  # of the period, by (home, serving)
+        self.cuts: dict[str, list[Cut]] = {}
+        self._findings = findings
+        self._serials: dict[str, int] = {}
+        self._totals: dict[str, int] = {}  # what is left of each bill to be credited
+        self.paid: dict[str, int] = {}
+        self.credited: dict[str, int] = {}
+        self._handlers = {
+            "billing.BillIssued:1": self._bill_issued,
+            "billing.StatementIssued:1": self._statement_issued,
+            "billing.CreditNoteIssued:1": self._credit_note_issued,
+            "billing.BillPaid:1": self._bill_paid,
+        }
+
+    # -- folding ----------------------------------------------------------------------------------
+    def apply(self, position: int, stream: str, topic: str, event: Raw) -> None:
+        """Fold one event of billing's log."""
+        handler = self._handlers.get(topic)
+        if handler is None:
+            self._wrong("bills", "unknown kind of event", position, stream, "a kind of the contract", topic)
+        else:
+            handler(position, event)
+
+    def _bill_issued(self, position: int, event: Raw) -> None:
+        bill = event["bill"]
+        operator, account = bill["operator"], f"{bill['operator']}/{bill['account']}"
+        serial = self._serials[operator] = self._serials.get(operator, 0) + 1
+        number = f"{operator}-{bill['period']}-{serial:06d}"
+        if bill["number"] != number:
+            self._wrong("bills", "bill numbers have a gap", position, account, number, bill["number"])
+        if sha256_of(bill) != event["bill_sha256"]:
+            self._wrong("bills", "hash is not the bill's", position, account, sha256_of(bill), event["bill_sha256"])
+        cuts = self.cuts.setdefault(account, [])
+        if any(cut.period == bill["period"] for cut in cuts):
+            self._wrong("bills", "account billed twice", position, account, "one bill", bill["number"])
+        cuts.append(Cut(position, bill["period"], bill["quota_position"]))
+        self._totals[bill["number"]] = bill["total_fen"]
+        if bill["period"] == self.period:
+            self.bills[account] = Issued(position, event["recorded_at"], bill, event["bill_sha256"])
+            self.numbers[bill["number"]] = account
+
+    def _statement_issued(self, position: int, event: Raw) -> None:
+        statement = event["statement"]
+        pair = (statement["home"], statement["serving"])
+        digest = sha256_of(statement)
+        if digest != event["statement_sha256"]:
+            self._wrong("statements", "hash is not the statement's", position, "/".join(pair), digest, "another")
+        if statement["period"] == self.period:
+            if pair in self.statements:
+                self._wrong("statements", "two statements of one pair", position, "/".join(pair), "one", "two")
+            self.statements[pair] = Issued(position, event["recorded_at"], statement, event["statement_sha256"])
+
+    def _credit_note_issued(self, position: int, event: Raw) -> None:
+        left = self._totals.get(event["bill_number"])
+        if left is None or event["fen"] > left:
+            self._wrong("bills", "credit note exceeds its bill", position, event["bill_number"], left, event["fen"])
+        self._totals[event["bill_number"]] = (left or 0) - event["fen"]
+        self.credited[event["bill_number"]] = self.credited.get(event["bill_number"], 0) + event["fen"]
+
+    def _bill_paid(self, position: int, event: Raw) -> None:
+        if event["number"] not in self._totals:
+            self._wrong("bills", "payment of no bill", position, event["number"], "an issued bill", "none")
+        self.paid[event["number"]] = self.paid.get(event["number"], 0) + event["fen"]
+
+    def cut_offs(self) -> dict[str, list[int]]:
+        """Of each account, the quota positions at which its bills were cut off, ascending."""
+        return {account: sorted({cut.quota_position for cut in cuts}) for account, cuts in self.cuts.items()}
+
+    # -- comparing --------------------------------------------------------------------------------
+    def check_bills(self, ledger: Ledger, metered: Metered, prices: Prices) -> None:
+        """Every bill of the period, computed again; and every account that should have one."""
+        for stream, issued in self.bills.items():
+            account = ledger.accounts.get(stream)
+            if account is None:
+                self._wrong("bills", "bill of no account", issued.position, stream, "an opened account", "none")
+                continue
+            earlier = [cut for cut in self.cuts[stream] if cut.position < issued.position]
+            cut_off = issued.content["quota_position"]
+            grants = metered.grants.get(stream, [])
+            usage = metered.usage.get(stream, {})
+            expected = bill_of(
+                issued.content,
+                account,
+                [g for g in grants if self._carries(g.period, g.section, cut_off, earlier)],
+                [(k, s) for k, s in usage.items() if k.period == self.period and k.section <= cut_off],
+                [
+                    (k, s)
+                    for k, s in usage.items()
+                    if k.period < self.period and self._carries(k.period, k.section, cut_off, earlier)
+                ],
+                prices,
+            )
+            self._compare("bills", issued, stream, expected, {**BILL_DEFAULTS, **issued.content}, LINE_DEFAULTS)
+        self._check_all_billed(ledger)
+
+    def _carries(self, period: str, section: int, cut_off: int, earlier: list[Cut]) -> bool:
+        """Whether the period's bill has what lies in this section of the log: its own period's, and what came
+        late for a billed period and no other bill has carried."""
+        if section > cut_off:
+            return False
+        if period == self.period:
+            return True
+        own = next((cut for cut in earlier if cut.period == period), None)
+        if own is None:
+            return False
+        carriers = [cut for cut in earlier if cut.period > period and cut.position > own.position]
+        return section > max(cut.quota_position for cut in (own, *carriers))
+
+    def _check_all_billed(self, ledger: Ledger) -> None:
+        cut_offs: dict[str, int] = {}
+        for stream, issued in self.bills.items():
+            operator = stream.partition("/")[0]
+            cut_offs[operator] = max(cut_offs.get(operator, 0), issued.content["quota_position"])
+        end = period_end(self.period)
+        for stream, account in ledger.accounts.items():
+            if account.opened is None or stream in self.bills:
+                continue
+            position, event = account.opened
+            if position <= cut_offs.get(account.operator, 0) and instant(event["at"]) < end:
+                self._wrong("bills", "bill is missing", 0, stream, f"a bill for {self.period}", "none")
+
+    def check_statements(self, metered: Metered, prices: Prices) -> None:
+        """Every statement of the period, computed again; and every pair that should have one."""
+        for (home, serving), issued in self.statements.items():
+            expected = statement_of(
+                home,
+                serving,
+                self.period,
+                issued.content["quota_position"],
+                metered.wholesale.get((home, serving), {}),
+                prices,
+                instant(issued.recorded_at),
+            )
+            self._compare("statements", issued, f"{home}/{serving}", expected, issued.content, {})
+        latest = max((issued.content["quota_position"] for issued in self.statements.values()), default=0)
+        for pair, position in metered.pairs.items():
+            if position <= latest and pair not in self.statements:
+                self._wrong("statements", "statement is missing", 0, "/".join(pair), "a statement", "none")
+
+    def _compare(self, area: Area, issued: Issued, about: str, expected: Raw, found: Raw, defaults: Raw) -> None:
+        for what, want, has in _unequal(expected, found, defaults):
+            self._wrong(area, f"{what} is not what was computed", issued.position, about, want, has)
+
+    def _wrong(self, area: Area, what: str, position: int, about: str, expected: Any, found: Any) -> None:
+        self._findings.add(area, what, "billing", position, about, expected, found)
+
+
+def _unequal(expected: Raw, found: Raw, line_defaults: Raw) -> Iterator[tuple[str, Any, Any]]:
+    """Path, expected and found value of each field that differs; the lines' texts are for people."""
+    for field in expected.keys() | found.keys():
+        if field != "lines" and expected.get(field) != found.get(field):
+            yield field, expected.get(field), found.get(field)
+    if len(expected["lines"]) != len(found["lines"]):
+        yield "number of lines", len(expected["lines"]), len(found["lines"])
+    for n, (want, issued) in enumerate(zip(expected["lines"], found["lines"], strict=False)):
+        line = {**line_defaults, **issued}
+        line["usage"] = {name: count for name, count in line["usage"].items() if count}
+        for field in want.keys() | line.keys():
+            if field != "text" and want.get(field) != line.get(field):
+                yield f"lines[{n}].{field}", want.get(field), line.get(field)

@@ -1,0 +1,56 @@
+"""Instants, billing periods and days as the published contract means them, read from JSON text. Pure.
+
+Shanghai's calendar: UTC+8 without daylight saving.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from functools import lru_cache
+
+_SHANGHAI = timezone(timedelta(hours=8))
+
+
+def instant(text: str) -> datetime:
+    """An aware instant from RFC 3339 text."""
+    return datetime.fromisoformat(text)
+
+
+def period_and_day(text: str) -> tuple[str, str]:
+    """`YYYY-MM` and `YYYY-MM-DD` of an instant in Shanghai."""
+    if text.endswith("Z"):
+        return _of_hour(text[:13])
+    return _of(instant(text))
+
+
+def period_start(period: str) -> datetime:
+    """The first instant of a period."""
+    return datetime(int(period[:4]), int(period[5:7]), 1, tzinfo=_SHANGHAI)
+
+
+def period_end(period: str) -> datetime:
+    """The first instant after a period."""
+    year, month = int(period[:4]), int(period[5:7])
+    return datetime(year + month // 12, month % 12 + 1, 1, tzinfo=_SHANGHAI)
+
+
+def day_start(day: str) -> datetime:
+    """Midnight in Shanghai at which a day begins."""
+    return datetime.fromisoformat(day).replace(tzinfo=_SHANGHAI)
+
+
+def minute_of_day(at: datetime) -> int:
+    """Minutes since midnight in Shanghai."""
+    local = at.astimezone(_SHANGHAI)
+    return local.hour * 60 + local.minute
+
+
+@lru_cache(maxsize=4096)
+def _of_hour(hour: str) -> tuple[str, str]:
+    # Shanghai's offset is whole hours: an hour in UTC lies in one day there.
+    return _of(datetime.fromisoformat(hour + ":00:00+00:00"))
+
+
+def _of(at: datetime) -> tuple[str, str]:
+    day = at.astimezone(_SHANGHAI).date().isoformat()
+    return day[:7], day

@@ -1,0 +1,81 @@
+"""What an audit finds: differences, each with its place, and the report made of them. Pure.
+
+Every difference belongs to one area; an area agrees when nothing was found in it. All are counted, the
+first 1,000 are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Area = Literal["balances", "bills", "statements", "log", "invariants", "calls"]
+DIFFERENCES_MAX = 1_000
+TEXT_MAX = 300
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that does not agree. `position` 0: not at one event; `account`: `operator/account` or empty."""
+
+    area: Area
+    what: str
+    log: str
+    position: int
+    account: str
+    expected: str
+    found: str
+
+
+class Findings:
+    """Collects differences, bounded."""
+
+    def __init__(self) -> None:
+        self.differences: list[Difference] = []
+        self.counts: dict[Area, int] = {}
+
+    def add(
+        self, area: Area, what: str, log: str, position: int, account: str = "", expected: Any = "", found: Any = ""
+    ) -> None:
+        self.counts[area] = self.counts.get(area, 0) + 1
+        if len(self.differences) < DIFFERENCES_MAX:
+            shown = (str(expected)[:TEXT_MAX], str(found)[:TEXT_MAX])
+            self.differences.append(Difference(area, what, log, position, account, *shown))
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts.values())
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """What was audited and whether it agrees. `debited`: millipoints of all debits; `events`: by log;
+    `checkpoints`: by log, the signed head that was verified (`size`, `root_sha256`, `verifier_key`)."""
+
+    period: str
+    balances_match: bool
+    bills_match: bool
+    statements_match: bool
+    log_verified: bool
+    invariants_hold: bool
+    calls_match: bool
+    accounts: int
+    bills: int
+    statements: int
+    events: Mapping[str, int]
+    debited: int
+    checkpoints: Mapping[str, Mapping[str, Any]]
+    seed: int
+    seconds: float
+    differences_count: int = 0
+    differences: tuple[Difference, ...] = field(default=())
+
+    @property
+    def ok(self) -> bool:
+        """Everything agrees."""
+        return self.differences_count == 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {"ok": self.ok, **asdict(self), "differences": [asdict(each) for each in self.differences]}

@@ -1,0 +1,161 @@
+"""Checkpoints and proofs: whether a log is the one that was signed, whole and unchanged.
+
+Every checkpoint that was ever signed is compared with the root that the replay computes at its size; the log's
+present head is sealed and compared; samples of the proofs that others rely on are asked for and verified.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from services.audit.replay.findings import Findings
+from services.audit.replay.prices import Raw
+from services.audit.replay.reader import Caller, LogReader
+from shared.errors import AuditFailed, MalformedCommand, NotCaughtUp
+from shared.transparency.checkpoint import Checkpoint, open_checkpoint, verify_extends
+from shared.transparency.keys import VerifierKey
+from shared.transparency.merkle import verify_inclusion
+
+SAMPLES = 3  # inclusion proofs of each log
+PAUSE_S = 0.05
+
+
+class Proofs:
+    """The checkpoints of all logs, from audit's own log, and what they prove."""
+
+    def __init__(self, client: Caller, keys: Mapping[str, str] | None, findings: Findings, seed: int) -> None:
+        """`keys`: the verifier key of each log, if the auditor has them from elsewhere; the service's own otherwise."""
+        self.signed: dict[str, dict[int, tuple[bytes, int]]] = {}  # log -> size -> root, position in audit's log
+        self.verified: dict[str, dict[str, Any]] = {}
+        self._client = client
+        self._findings = findings
+        self._seed = seed
+        self._keys = {log: self._parsed(log, text) for log, text in (keys or self._service_keys()).items()}
+
+    def _service_keys(self) -> Mapping[str, str]:
+        keys: Mapping[str, str] = self._client.call("audit", "status")["verifier_keys"]
+        return keys
+
+    def _parsed(self, log: str, text: str) -> VerifierKey | None:
+        try:
+            return VerifierKey.parse(text)
+        except MalformedCommand as error:
+            self._wrong("verifier key is none", log, 0, "a verifier key", error)
+            return None
+
+    # -- what was signed ----------------------------------------------------------------------------
+    def apply(self, position: int, stream: str, topic: str, event: Raw) -> None:
+        """Fold one event of audit's log: verify the note, keep size and root."""
+        if topic != "audit.CheckpointSigned:1" or event["log"] != stream:
+            self._wrong("unknown kind of event", "audit", position, "audit.CheckpointSigned:1", topic)
+            return
+        checkpoint = self._opened(stream, event["note"], "audit", position)
+        if checkpoint is None:
+            return
+        if (checkpoint.size, checkpoint.root.hex()) != (event["size"], event["root_sha256"]):
+            self._wrong("checkpoint is not what its event says", "audit", position, event["size"], checkpoint.size)
+        of_log = self.signed.setdefault(stream, {})
+        known = of_log.setdefault(checkpoint.size, (checkpoint.root, position))
+        if known[0] != checkpoint.root:
+            self._wrong("two roots were signed for one size", "audit", position, known[0].hex(), checkpoint.root.hex())
+
+    def _opened(self, log: str, note: str, where: str, position: int) -> Checkpoint | None:
+        key = self._keys.get(log)
+        if key is None:
+            self._wrong("no verifier key for the log", where, position, "a key", log)
+            return None
+        try:
+            return open_checkpoint(note, key).checkpoint
+        except AuditFailed as error:
+            self._wrong("checkpoint does not verify", where, position, str(key), error)
+            return None
+
+    # -- what it says of a log ------------------------------------------------------------------------
+    def check(self, reader: LogReader, read_on: Callable[[int], int], wait_s: float) -> None:
+        """Compare a log that was read with all that was signed of it; seal its head and verify samples.
+
+        `read_on` reads the log up to a position, `wait_s` is how long audit may take to follow it.
+        """
+        log = reader.log
+        self._check_signed(reader)
+        sealed = self._sealed(log, reader.position, wait_s)
+        if sealed is None:
+            return
+        reader.wanted.add(sealed.size)
+        if sealed.size == reader.position:
+            reader.roots[sealed.size] = reader.tree.root()
+        else:
+            read_on(sealed.size)
+        root = reader.roots.get(sealed.size)
+        if root is None:
+            self._wrong("log is shorter than its checkpoint", log, reader.position, sealed.size, reader.position)
+            return
+        if root != sealed.root:
+            self._wrong("root is not the signed one", log, sealed.size, sealed.root.hex(), root.hex())
+        self.verified[log] = {
+            "size": sealed.size,
+            "root_sha256": sealed.root.hex(),
+            "verifier_key": str(self._keys[log]),
+        }
+        self._check_samples(reader, sealed)
+
+    def _check_signed(self, reader: LogReader) -> None:
+        for size, (signed, position) in sorted(self.signed.get(reader.log, {}).items()):
+            computed = reader.roots.get(size)
+            if computed is None:
+                self._wrong("log is shorter than its checkpoint", reader.log, reader.position, size, reader.position)
+            elif computed != signed:
+                where = f"checkpoint at {position} of audit's log: {signed.hex()}"
+                self._wrong("log is not the one that was signed", reader.log, size, where, computed.hex())
+                return  # every later root differs as well
+
+    def _sealed(self, log: str, position: int, wait_s: float) -> Checkpoint | None:
+        until = time.monotonic() + wait_s
+        while True:
+            try:
+                answer = self._client.call("audit", "seal", log=log, position=position)
+                break
+            except NotCaughtUp as refusal:
+                if time.monotonic() > until:
+                    self._wrong("audit does not follow the log", log, position, position, refusal)
+                    return None
+                time.sleep(PAUSE_S)
+            except AuditFailed as refusal:
+                self._wrong("audit refuses to sign the log", log, position, "a checkpoint", refusal)
+                return None
+        checkpoint = self._opened(log, answer["note"], log, position)
+        if checkpoint is not None and checkpoint.size < position:
+            self._wrong("checkpoint is of an earlier head", log, position, position, checkpoint.size)
+            return None
+        return checkpoint
+
+    def _check_samples(self, reader: LogReader, sealed: Checkpoint) -> None:
+        log, size = reader.log, sealed.size
+        if size == 0:
+            return
+        # Chosen after the root was given away, and again the same for the same log.
+        choice = random.Random(f"{self._seed}/{log}/{sealed.root.hex()}")
+        for position in sorted(choice.sample(range(1, size + 1), min(SAMPLES, size))):
+            leaf, _, _ = reader.event_at(position)
+            try:
+                answer = self._client.call("audit", "inclusion", log=log, position=position, size=size)
+                proof = [bytes.fromhex(node) for node in answer["proof"]]
+                verify_inclusion(leaf, position - 1, size, proof, sealed.root)
+            except (AuditFailed, MalformedCommand, ValueError) as error:
+                self._wrong("event is not proved to be in the log", log, position, "a proof", error)
+        earlier = [size_ for size_ in self.signed.get(log, {}) if 0 < size_ < size]
+        if not earlier:
+            return
+        first = choice.choice(sorted(earlier))
+        try:
+            answer = self._client.call("audit", "consistency", log=log, first=first, second=size)
+            proof = [bytes.fromhex(node) for node in answer["proof"]]
+            verify_extends(Checkpoint(sealed.origin, first, self.signed[log][first][0]), sealed, proof)
+        except (AuditFailed, MalformedCommand, ValueError) as error:
+            self._wrong("log is not proved to extend its past", log, first, f"a proof from {first} to {size}", error)
+
+    def _wrong(self, what: str, log: str, position: int, expected: Any, found: Any) -> None:
+        self._findings.add("log", what, log, position, "", expected, found)

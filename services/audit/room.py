@@ -1,0 +1,159 @@
+"""The writer's room: decides whether a checkpoint is signed. One for a size, none that contradicts an earlier.
+
+The tree's head and the last checkpoint are read in one snapshot before the decision; the decision itself
+does no I/O. The key is used here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from services.audit import trees
+from services.audit.keys import key_of
+from shared.clock import Clock
+from shared.contracts.audit import CheckpointSigned, Seal
+from shared.contracts.base import Event, decode_event
+from shared.errors import AuditFailed, NotCaughtUp
+from shared.eventstore.log import LoggedEvent, NewEvent
+from shared.eventstore.schema import EVENTS
+from shared.transparency.checkpoint import Checkpoint, sign_checkpoint
+from shared.transparency.keys import SigningKey
+from shared.transparency.merkle import EMPTY_ROOT, root_at
+
+_events = sa.table(
+    EVENTS,
+    sa.column("originator_id", sa.Text),
+    sa.column("originator_version", sa.BigInteger),
+    sa.column("topic", sa.Text),
+    sa.column("state", sa.LargeBinary),
+)
+
+
+class Signed(msgspec.Struct, frozen=True):
+    """A checkpoint and its version in the log's stream."""
+
+    version: int
+    event: CheckpointSigned
+
+
+@dataclass
+class Head:
+    """A log's tree as followed, and what was signed of it last. `root_then`: our root at that size."""
+
+    size: int
+    root: bytes
+    last: Signed | None
+    root_then: bytes
+
+
+def signed(connection: sa.Connection, log: str, after: int, limit: int) -> list[Signed]:
+    """A log's checkpoints with versions above `after`, oldest first, at most `limit`."""
+    return _signed(connection, log, limit, _events.c.originator_version > after, _events.c.originator_version)
+
+
+def last_signed(connection: sa.Connection, log: str) -> Signed | None:
+    """The latest checkpoint of a log; none while nothing is sealed."""
+    found = _signed(connection, log, 1, sa.true(), _events.c.originator_version.desc())
+    return found[0] if found else None
+
+
+def _signed(connection: sa.Connection, log: str, limit: int, condition: Any, order: Any) -> list[Signed]:
+    rows = connection.execute(
+        sa.select(_events).where(_events.c.originator_id == log, condition).order_by(order).limit(limit)
+    )
+    return [Signed(row.originator_version, _checkpoint(row.topic, bytes(row.state))) for row in rows]
+
+
+def _checkpoint(topic: str, state: bytes) -> CheckpointSigned:
+    event = decode_event(topic, state)
+    assert isinstance(event, CheckpointSigned), "a log's stream has nothing else"
+    return event
+
+
+class Sealer:
+    """Room of `Writer`: one stream a log, one event a checkpoint."""
+
+    def __init__(self, engine: sa.Engine, key: SigningKey, clock: Clock) -> None:
+        self._engine = engine
+        self._key = key
+        self._clock = clock
+        self._heads: dict[str, Head] = {}
+
+    def prepare(self, commands: Sequence[Seal]) -> None:
+        logs = list(dict.fromkeys(command.log for command in commands))
+        with self._engine.begin() as connection:
+            sizes = trees.sizes(connection, logs)
+            for log in logs:
+                last = last_signed(connection, log)
+                # After a restore from a backup the last checkpoint may be ahead of the tree.
+                size, then = sizes[log], last.event.size if last else 0
+                reader = trees.hashes(connection, log, size)
+                root_then = root_at(reader, then) if then <= size else b""
+                self._heads[log] = Head(size, root_at(reader, size), last, root_then)
+
+    def key(self, command: Seal) -> str | None:  # noqa: ARG002
+        return None  # the events bring theirs: one checkpoint for a log and size, whoever asks
+
+    def decide(self, command: Seal, fingerprint: str) -> list[NewEvent]:  # noqa: ARG002
+        log, head = command.log, self._heads[command.log]
+        if head.size < command.position:
+            raise NotCaughtUp(
+                f"{log} is followed up to {head.size}, not {command.position}",
+                {"log": log, "position": head.size, "head": command.position},
+            )
+        if head.last is not None:
+            last = head.last.event
+            if last.size > head.size:
+                raise NotCaughtUp(
+                    f"{log} is followed up to {head.size}, and was signed up to {last.size}",
+                    {"log": log, "position": head.size, "head": last.size},
+                )
+            if last.root_sha256 != head.root_then.hex():
+                raise AuditFailed(
+                    f"the tree of {log} is not the one that was signed at size {last.size}",
+                    {"log": log, "size": last.size, "signed": last.root_sha256, "computed": head.root_then.hex()},
+                )
+            if last.size == head.size:
+                return []
+        key = key_of(self._key, log)
+        note = sign_checkpoint(Checkpoint(key.name, head.size, head.root), key)
+        now = self._clock()
+        event = CheckpointSigned(
+            at=now, recorded_at=now, log=log, size=head.size, root_sha256=head.root.hex(), note=str(note)
+        )
+        return [NewEvent(log, (head.last.version if head.last else 0) + 1, event, f"{log}@{head.size}")]
+
+    def evolve(self, stream: str, version: int, event: Event) -> None:
+        head = self._heads.get(stream)
+        if head is not None and isinstance(event, CheckpointSigned):
+            head.last = Signed(version, event)
+            head.root_then = head.root if event.size == head.size else b""
+
+    def forget(self, streams: set[str]) -> None:
+        for stream in streams:
+            self._heads.pop(stream, None)
+
+    def answer(self, command: Seal, events: Sequence[LoggedEvent], replayed: bool) -> dict[str, Any]:  # noqa: ARG002
+        last = self._heads[command.log].last
+        assert last is not None, "a log that was sealed has a checkpoint"
+        return shown(self._key, command.log, last)
+
+
+def shown(key: SigningKey, log: str, found: Signed | None) -> dict[str, Any]:
+    """A checkpoint as it is answered."""
+    answer: dict[str, Any] = {"log": log, "verifier_key": str(key_of(key, log).verifier)}
+    if found is None:
+        return answer | {"size": 0, "root_sha256": EMPTY_ROOT.hex(), "note": "", "at": None, "version": 0}
+    event = found.event
+    return answer | {
+        "size": event.size,
+        "root_sha256": event.root_sha256,
+        "note": event.note,
+        "at": event.at.isoformat(),
+        "version": found.version,
+    }

@@ -1,0 +1,81 @@
+"""The audit service: how the application is called. Thin; nameko lives here and not below."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eventsourcing.persistence import PersistenceError
+from nameko.timer import Timer
+from sqlalchemy.exc import SQLAlchemyError
+
+from services.audit.application import AuditApplication
+from shared.errors import TokengridError
+from shared.messaging.follower import follow
+from shared.messaging.hosting import Hosted
+from shared.messaging.log_service import LogService
+from shared.messaging.rpc import rpc
+from shared.messaging.tracing import Tracing
+
+PAGE = 2000  # events of a page: one transaction of some tens of milliseconds
+
+
+class SealTimer(Timer):  # type: ignore[misc]
+    """nameko's timer at the interval that the settings give."""
+
+    def setup(self) -> None:
+        self.interval = self.container.config["tokengrid"].seal_interval_s
+
+
+class AuditService(LogService):
+    """What can be proved: trees of the logs, checkpoints, proofs."""
+
+    name = "audit"
+    app = Hosted(AuditApplication)
+    tracing = Tracing()
+
+    @rpc
+    def seal(self, **command: Any) -> dict[str, Any]:
+        return self.app.seal(command)
+
+    # -- questions ------------------------------------------------------------------------------------
+    @rpc
+    def checkpoint(self, **query: Any) -> dict[str, Any]:
+        return self.app.checkpoint(query)
+
+    @rpc
+    def checkpoints(self, **query: Any) -> dict[str, Any]:
+        return self.app.checkpoints(query)
+
+    @rpc
+    def inclusion(self, **query: Any) -> dict[str, Any]:
+        return self.app.inclusion(query)
+
+    @rpc
+    def consistency(self, **query: Any) -> dict[str, Any]:
+        return self.app.consistency(query)
+
+    @rpc
+    def status(self) -> dict[str, Any]:
+        return self.app.status()
+
+    # -- what it follows ------------------------------------------------------------------------------
+    @follow("catalog", page_size=PAGE)
+    def on_catalog(self, page: list[dict[str, Any]]) -> int:
+        return self.app.follow("catalog", page)
+
+    @follow("quota", page_size=PAGE)
+    def on_quota(self, page: list[dict[str, Any]]) -> int:
+        return self.app.follow("quota", page)
+
+    @follow("routing", page_size=PAGE)
+    def on_routing(self, page: list[dict[str, Any]]) -> int:
+        return self.app.follow("routing", page)
+
+    @follow("billing", page_size=PAGE)
+    def on_billing(self, page: list[dict[str, Any]]) -> int:
+        return self.app.follow("billing", page)
+
+    # -- what it does by itself -----------------------------------------------------------------------
+    @SealTimer.decorator(interval=0, expected_exceptions=(TokengridError, PersistenceError, SQLAlchemyError))
+    def on_time(self) -> None:
+        self.app.seal_grown()

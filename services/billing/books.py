@@ -1,0 +1,246 @@
+"""The writer's room: decides what bills, payments, credit notes and statements come to be.
+
+State is read from the read model in one snapshot, after billing's own log was folded into it; so a
+process that starts, or that lost a race, knows what the log knows. It must not know nameko.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from services.billing import reading
+from services.billing import tables as t
+from services.billing.cutoff import check_ended, malformed, occurred
+from services.billing.readmodel import BooksProjection, operator_of
+from services.billing.runs import BillRun, Progress, StatementRun, load_bill_run, load_statement_run, trace_lines
+from shared import telemetry
+from shared.catalogue.copy import CatalogueCopy
+from shared.clock import Clock
+from shared.config import Settings
+from shared.contracts import billing as b
+from shared.contracts.base import Command, Event
+from shared.errors import Conflict, LimitExceeded, TokengridError, UnknownBill
+from shared.eventstore.log import EventLog, LoggedEvent, NewEvent
+from shared.eventstore.projection import Projector
+from shared.eventstore.writer import receipt
+
+CLOSES_REMEMBERED = 100  # some ninety operator-provinces close at the same time
+OWN_PAGE = 500  # events of billing's own log folded in one transaction
+
+
+class BillState:
+    """What decides on payments and credit notes of an issued bill."""
+
+    def __init__(self, version: int, total_fen: int, paid_fen: int, credited_fen: int) -> None:
+        self.version = version
+        self.total_fen = total_fen
+        self.paid_fen = paid_fen
+        self.credited_fen = credited_fen
+
+    @property
+    def due_fen(self) -> int:
+        return self.total_fen - self.credited_fen - self.paid_fen
+
+
+class Books:
+    """`Room` of billing's writer; for each batch, `prepare` reads all that `decide` needs."""
+
+    def __init__(
+        self, engine: sa.Engine, log: EventLog, catalogue: CatalogueCopy, settings: Settings, clock: Clock
+    ) -> None:
+        self.engine = engine
+        self.log = log
+        self.catalogue = catalogue
+        self.settings = settings
+        self.clock = clock
+        self.projector = Projector(engine, BooksProjection())
+        self._progress: dict[Close, Progress] = {}
+        self._drop()
+
+    def catch_up(self) -> int:
+        """Fold billing's own log into the read model; the position reached."""
+        while True:
+            position = self.projector.position()
+            page = self.log.read(position, OWN_PAGE)
+            if not page:
+                return position
+            try:
+                self.projector.apply(page)
+            except Conflict:
+                continue  # another replica folded it; read on from where it got to
+
+    # --- the writer's protocol -------------------------------------------------------------------
+    def prepare(self, commands: Sequence[Command]) -> None:
+        self.catch_up()
+        self._drop()
+        with reading.snapshot(self.engine) as connection:
+            for command in commands:
+                if isinstance(command, b.Pay | b.Credit):
+                    self._load_bill(connection, command.number)
+                elif command not in self._runs:
+                    self._runs[command] = self._load_run(connection, command)
+
+    def key(self, command: Command) -> str | None:
+        if isinstance(command, b.Pay | b.Credit):
+            return f"{command.number}/{command.request_id}"
+        return None  # bills and statements bring keys of their own
+
+    def decide(self, command: Command, fingerprint: str) -> list[NewEvent]:
+        now = self.clock()
+        match command:
+            case b.IssueBills() | b.SettlePeriod():
+                return self._run(command, now)
+            case b.Pay():
+                return self._pay(command, fingerprint, now)
+            case b.Credit():
+                return self._credit(command, fingerprint, now)
+            case _:
+                raise TypeError(f"not a command of billing: {command!r}")
+
+    def evolve(self, stream: str, version: int, event: Event) -> None:
+        number = stream.partition(":")[2]
+        state = self._bills.get(number)
+        if state is None or version != state.version + 1:
+            return
+        state.version = version
+        if isinstance(event, b.BillPaid):
+            state.paid_fen += event.fen
+        elif isinstance(event, b.CreditNoteIssued):
+            state.credited_fen += event.fen
+            self._notes[operator_of(number)] += 1
+
+    def forget(self, streams: set[str]) -> None:  # noqa: ARG002 - all is read anew for the next attempt
+        self._drop()
+
+    def answer(self, command: Command, events: Sequence[LoggedEvent], replayed: bool) -> dict[str, Any]:
+        run = self._runs.get(command)
+        if run is None:
+            return receipt(events, replayed)
+        assert not isinstance(run, TokengridError), "a refusal is not answered by events"
+        answer = {
+            "period": run.command.period,
+            "quota_position": run.command.quota_position,
+            "issued": len(events),
+            "remaining": run.remaining,
+            "position": events[-1].position if events else self.projector.position(),
+        }
+        names = [event.stream.partition(":")[2] for event in events]
+        if isinstance(run, StatementRun):
+            return answer | {"statements": [name.rpartition("/")[0] for name in names]}
+        if events:
+            self._remember(run)
+            if telemetry.active():
+                trace_lines(events, run)
+        return answer | {"operator": run.command.operator, "numbers": [names[0], names[-1]] if names else []}
+
+    def _drop(self) -> None:
+        self._runs: dict[Command, BillRun | StatementRun | TokengridError] = {}
+        self._bills: dict[str, BillState] = {}
+        self._notes: dict[str, int] = {}  # operator -> serial of its last credit note
+
+    # --- the month's close -------------------------------------------------------------------------
+    def _load_run(self, connection: sa.Connection, command: Command) -> BillRun | StatementRun | TokengridError:
+        """A refusal is kept for `decide`: it must not fail the commands that share the commit."""
+        assert isinstance(command, b.IssueBills | b.SettlePeriod)
+        try:
+            check_ended(command.period, occurred(command.occurred_at, self.clock(), self.settings))
+            if isinstance(command, b.SettlePeriod):
+                return load_statement_run(connection, command)
+            return load_bill_run(connection, command, self.catalogue.view, self._progress.get(_close(command)))
+        except TokengridError as refusal:
+            return refusal
+
+    def _run(self, command: b.IssueBills | b.SettlePeriod, now: datetime) -> list[NewEvent]:
+        run = self._runs[command]
+        if isinstance(run, TokengridError):
+            raise run
+        # Of two runs over the same accounts or pairs in one commit, the first goes ahead: the other was loaded
+        # from the same state and would issue the same again. Its caller repeats it, as `remaining` says.
+        rivals = [other for other in self._runs.values() if not isinstance(other, TokengridError) and other.issued]
+        if any(_scope(rival.command) == _scope(command) for rival in rivals):
+            return []
+        return run.events(self.catalogue.view, occurred(command.occurred_at, now, self.settings), now)
+
+    def _remember(self, run: BillRun) -> None:
+        close = _close(run.command)
+        self._progress.pop(close, None)
+        self._progress[close] = run.progress
+        if len(self._progress) > CLOSES_REMEMBERED:
+            del self._progress[next(iter(self._progress))]
+
+    # --- what happens to a bill --------------------------------------------------------------------
+    def _load_bill(self, connection: sa.Connection, number: str) -> None:
+        c = t.bills.c
+        row = connection.execute(
+            sa.select(c.version, c.total_fen, c.paid_fen, c.credited_fen).where(c.number == number)
+        ).one_or_none()
+        if row is None:
+            return
+        self._bills[number] = BillState(*row)
+        operator = operator_of(number)
+        if operator not in self._notes:
+            self._notes[operator] = reading.last_serial(connection, t.credit_notes, operator)
+
+    def _bill(self, number: str) -> BillState:
+        state = self._bills.get(number)
+        if state is None:
+            raise UnknownBill(f"no bill {number!r}", {"number": number})
+        return state
+
+    def _pay(self, command: b.Pay, fingerprint: str, now: datetime) -> list[NewEvent]:
+        if not command.fen:
+            raise malformed("fen", "must not be 0")
+        at = occurred(command.occurred_at, now, self.settings)
+        state = self._bill(command.number)
+        due = state.due_fen
+        if command.fen * due <= 0 or abs(command.fen) > abs(due):
+            raise LimitExceeded(f"{due} fen are due on {command.number}", {"limit": due, "number": command.number})
+        event = b.BillPaid(
+            at=at,
+            recorded_at=now,
+            request_id=command.request_id,
+            fingerprint=fingerprint,
+            number=command.number,
+            fen=command.fen,
+        )
+        return [NewEvent(f"bill:{command.number}", state.version + 1, event)]
+
+    def _credit(self, command: b.Credit, fingerprint: str, now: datetime) -> list[NewEvent]:
+        if not command.fen:
+            raise malformed("fen", "must be at least 1")
+        at = occurred(command.occurred_at, now, self.settings)
+        state = self._bill(command.number)
+        left = max(0, state.total_fen - state.credited_fen)
+        if command.fen > left:
+            raise LimitExceeded(
+                f"{left} fen of {command.number} can still be credited", {"limit": left, "number": command.number}
+            )
+        head, _, _ = command.number.rpartition("-")
+        serial = self._notes[operator_of(command.number)] + 1
+        event = b.CreditNoteIssued(
+            at=at,
+            recorded_at=now,
+            request_id=command.request_id,
+            fingerprint=fingerprint,
+            number=f"{head}-C{serial:06d}",
+            bill_number=command.number,
+            fen=command.fen,
+            reason=command.reason,
+        )
+        return [NewEvent(f"bill:{command.number}", state.version + 1, event)]
+
+
+Close = tuple[str, str, int]
+
+
+def _close(command: b.IssueBills) -> Close:
+    return command.operator, command.period, command.quota_position
+
+
+def _scope(command: b.IssueBills | b.SettlePeriod) -> str:
+    """What two runs would collide over: an operator's numbers, or the statements."""
+    return command.operator if isinstance(command, b.IssueBills) else ""

@@ -1,0 +1,63 @@
+"""What must hold before anything is issued for a period: it is over, and billing knows it up to the cut-off.
+
+The cut-off is a position of quota's log. It must not know what is issued.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from services.billing import reading
+from services.billing.readmodel import UsageProjection
+from shared.clock import period_bounds
+from shared.config import Settings
+from shared.errors import MalformedCommand, NotCaughtUp, PeriodOpen
+
+
+def malformed(field: str, complaint: str) -> MalformedCommand:
+    """A refusal that names its field."""
+    return MalformedCommand(f"{field} {complaint}", {"fields": {field: [complaint]}})
+
+
+def bounds(period: str) -> tuple[datetime, datetime]:
+    """`period_bounds`, refusing months outside the calendar."""
+    try:
+        return period_bounds(period)
+    except (ValueError, OverflowError):
+        raise malformed("period", "no month of the calendar") from None
+
+
+def occurred(at: datetime | None, now: datetime, settings: Settings) -> datetime:
+    """A command's event time: as given, within bounds, else now."""
+    if at is None:
+        return now
+    oldest = now - timedelta(seconds=settings.backdate_max_s)
+    newest = now + timedelta(seconds=settings.future_max_s)
+    if not oldest <= at <= newest:
+        raise malformed("occurred_at", f"must be from {oldest.isoformat()} to {newest.isoformat()}")
+    return at
+
+
+def check_ended(period: str, at: datetime) -> None:
+    """Raises PeriodOpen while the period runs."""
+    end = bounds(period)[1]
+    if at < end:
+        raise PeriodOpen(f"{period} ends at {end.isoformat()}", {"period": period, "ends_at": end.isoformat()})
+
+
+def check_followed(connection: sa.Connection, period: str, cut_off: int, operator: str | None = None) -> None:
+    """Raises NotCaughtUp while billing is behind the cut-off, MalformedCommand for one that lies too early.
+
+    Usage recorded while the period ran is kept as sums, so the cut-off must be behind all of it; the head of
+    quota's log at any moment after the period's end is.
+    """
+    followed = reading.followed(connection, UsageProjection.name)
+    if followed < cut_off:
+        raise NotCaughtUp(
+            f"quota's log is followed up to {followed}, not yet to {cut_off}", {"position": followed, "head": cut_off}
+        )
+    least = reading.on_time_until(connection, period, operator)
+    if cut_off < least:
+        raise malformed("quota_position", f"must be at least {least}: usage of {period} was recorded up to there")

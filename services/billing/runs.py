@@ -1,0 +1,153 @@
+"""The month's close, a bounded piece at a time: which bills or statements come next, and the events they become.
+
+A run is loaded in one snapshot and turned into events without further reading. It must not know how
+events are stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from services.billing import reading
+from services.billing import tables as t
+from services.billing.cutoff import check_followed, malformed
+from services.billing.domain.canonical import settled, sha256_of
+from services.billing.domain.rating import rate
+from services.billing.domain.settlement import Served, statement
+from shared import telemetry
+from shared.catalogue.view import CatalogueView
+from shared.contracts import billing as b
+from shared.contracts.catalog import Operator
+from shared.errors import UnknownOperator
+from shared.eventstore.log import LoggedEvent, NewEvent
+
+ISSUE_MAX = 200  # bills of one call: it must not hold up the process's other work for long
+PAIRS_MAX = 50  # statements of one call, each with a line per model
+
+
+class Progress(NamedTuple):
+    """How far a close has come: every account up to `account` has its bill, and at most `unbilled` others have none.
+
+    For one operator, period and cut-off this only ever grows: the accounts opened up to a position are what they
+    are, and a bill stays. So it may be remembered, and forgotten, at will.
+    """
+
+    account: str
+    unbilled: int
+
+
+class BillRun:
+    """What one `issue_bills` works on. `serial`: the operator's last number; `unbilled`: accounts without a bill."""
+
+    def __init__(self, command: b.IssueBills, inputs: list[reading.Inputs], unbilled: int, serial: int) -> None:
+        self.command = command
+        self.inputs = inputs
+        self.unbilled = unbilled
+        self.serial = serial
+        self.issued = 0
+
+    def events(self, catalogue: CatalogueView, at: datetime, now: datetime) -> list[NewEvent]:
+        """The bills. Raises LimitExceeded if one cannot be represented; then none is issued."""
+        period = self.command.period
+        events = []
+        for serial, found in enumerate(self.inputs, start=self.serial + 1):
+            number = f"{self.command.operator}-{period}-{serial:06d}"
+            rated = rate(
+                found.account,
+                period,
+                catalogue,
+                self.command.quota_position,
+                number=number,
+                grants=found.grants,
+                usage=found.usage,
+                late=found.late,
+            )
+            bill = settled(rated)
+            event = b.BillIssued(at=at, recorded_at=now, bill=bill, bill_sha256=sha256_of(bill))
+            events.append(NewEvent(f"bill:{number}", 1, event, f"bill:{bill.operator}/{bill.account}/{period}"))
+        self.issued = len(events)
+        return events
+
+    @property
+    def remaining(self) -> int:
+        return self.unbilled - self.issued
+
+    @property
+    def progress(self) -> Progress:
+        """How far it has come once its bills are stored."""
+        return Progress(self.inputs[-1].account.account, self.remaining)
+
+
+class StatementRun:
+    """What one `settle_period` works on."""
+
+    def __init__(self, command: b.SettlePeriod, served: dict[tuple[str, str], list[Served]], unsettled: int) -> None:
+        self.command = command
+        self.served = served
+        self.unsettled = unsettled
+        self.issued = 0
+
+    def events(self, catalogue: CatalogueView, at: datetime, now: datetime) -> list[NewEvent]:
+        """The statements. Raises LimitExceeded if one cannot be represented; then none is issued."""
+        period = self.command.period
+        events = []
+        for (home, serving), served in self.served.items():
+            made = settled(statement(home, serving, period, self.command.quota_position, served, catalogue))
+            event = b.StatementIssued(at=at, recorded_at=now, statement=made, statement_sha256=sha256_of(made))
+            stream = f"statement:{home}/{serving}/{period}"
+            events.append(NewEvent(stream, 1, event, stream))
+        self.issued = len(events)
+        return events
+
+    @property
+    def remaining(self) -> int:
+        return self.unsettled - self.issued
+
+
+def load_bill_run(
+    connection: sa.Connection, command: b.IssueBills, catalogue: CatalogueView, progress: Progress | None
+) -> BillRun:
+    """The operator's next accounts and what their bills are made of. Raises what `issue_bills` refuses."""
+    if not command.limit:
+        raise malformed("limit", "must be at least 1")
+    operator, period, cut_off = command.operator, command.period, command.quota_position
+    check_followed(connection, period, cut_off, operator)
+    if not reading.has_accounts(connection, operator) and not catalogue.known(Operator, operator):
+        raise UnknownOperator(f"no operator {operator!r}", {"operator": operator})
+    if progress is None:
+        progress = Progress("", reading.unbilled_count(connection, operator, period, cut_off))
+    limit = min(command.limit, ISSUE_MAX)
+    accounts = reading.unbilled(connection, operator, period, cut_off, progress.account, limit)
+    # Other replicas may have issued some since they were counted; the last piece shows it.
+    unbilled = progress.unbilled if len(accounts) == limit else len(accounts)
+    inputs = reading.inputs(connection, operator, period, cut_off, accounts)
+    return BillRun(command, inputs, unbilled, reading.last_serial(connection, t.bills, operator))
+
+
+def load_statement_run(connection: sa.Connection, command: b.SettlePeriod) -> StatementRun:
+    """The next pairs of operators and what was served. Raises what `settle_period` refuses."""
+    period, cut_off = command.period, command.quota_position
+    check_followed(connection, period, cut_off)
+    pairs = reading.unsettled_pairs(connection, period, cut_off)
+    served = {pair: reading.served(connection, *pair, period, cut_off) for pair in pairs[:PAIRS_MAX]}
+    return StatementRun(command, served, len(pairs))
+
+
+def trace_lines(events: Sequence[LoggedEvent], run: BillRun) -> None:
+    """Put each usage line into the trace of one of its debits: one trace from reserve to bill line."""
+    for logged, found in zip(events, run.inputs, strict=True):
+        event = logged.event
+        assert isinstance(event, b.BillIssued)
+        for line in event.bill.lines:
+            parent = found.traces.get((line.kind, line.model, line.rate_card))
+            if parent is not None:
+                with telemetry.span("billing/line", parent_traceparent=parent) as span:
+                    span.set_attribute("tokengrid.bill", event.bill.number)
+                    span.set_attribute("tokengrid.line", line.kind)
+                    span.set_attribute("tokengrid.model", line.model)
+                    span.set_attribute("tokengrid.calls", line.calls)
+                    span.set_attribute("tokengrid.fen", line.fen)

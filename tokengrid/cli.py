@@ -1,0 +1,123 @@
+"""`tokengrid`: the command line. Says in one sentence what went wrong; knows nothing of how anything is done.
+
+Exit codes: 0 done; 1 refused, failed or not in agreement; 2 asked wrongly; 130 interrupted.
+"""
+
+import shared.messaging.patch  # isort: skip  # noqa: F401 - before anything else that does I/O
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+import typer
+from nameko.exceptions import RemoteError
+from pydantic import ValidationError
+
+from shared.errors import TokengridError
+from tokengrid.commands import account, audit, bench, bill, catalog, demo, events, servers
+from tokengrid.traces import UnreadableTrace
+
+USAGE = 2
+INTERRUPTED = 130
+SHOW_CURSOR = "\x1b[?25h"
+
+app = typer.Typer(
+    name="tokengrid",
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="The meter, ledger and biller behind AI tokens sold as a utility.\n\n"
+    "Start with [bold]tokengrid demo[/bold]: a month of calls, billed, settled and audited, on this machine. "
+    "Then ask about what it left: [bold]tokengrid bill list[/bold], "
+    "[bold]tokengrid account balance shanghai-mobile 000001[/bold]. "
+    "[bold]tokengrid up[/bold] starts the production shape; [bold]--against up[/bold] asks that one instead.",
+)
+
+LOOK = "Look into it"
+RUN = "Run it"
+app.command(rich_help_panel=RUN)(demo.demo)
+app.command(rich_help_panel=RUN)(servers.up)
+app.command(rich_help_panel=RUN)(servers.down)
+app.command(rich_help_panel=RUN)(servers.status)
+app.command(rich_help_panel=RUN)(servers.serve)
+app.command(rich_help_panel=RUN)(bench.bench)
+app.add_typer(catalog.app, name="catalog", rich_help_panel=LOOK)
+app.add_typer(account.app, name="account", rich_help_panel=LOOK)
+app.add_typer(bill.app, name="bill", rich_help_panel=LOOK)
+app.command(rich_help_panel=LOOK)(audit.audit)
+app.command(rich_help_panel=LOOK)(events.events)
+
+
+@app.callback(invoke_without_command=True)
+def root(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: runs the command and ends the process with its exit code."""
+    signal.signal(signal.SIGINT, _interrupted)
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; its exit code."""
+    try:
+        result = app(args=arguments, prog_name="tokengrid", standalone_mode=False)
+    except typer.TyperException as error:
+        _say(error.format_message())
+        return error.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        _say("Interrupted.")
+        return INTERRUPTED
+    except TokengridError as error:
+        _say(_sentence(error))
+    except UnreadableTrace as error:
+        _say(str(error))
+    except ValidationError as error:
+        wrong = "; ".join(f"TOKENGRID_{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        _say(f"Correct the configuration: {wrong}")
+        return USAGE
+    except RemoteError as error:
+        _say(f"The service failed: {error}")
+    except BrokenPipeError:
+        _discard_output()
+    except OSError as error:
+        _say(f"{error.filename or 'A file'}: {error.strerror or error}")
+    else:
+        return result if isinstance(result, int) else 0
+    return 1
+
+
+def _sentence(error: TokengridError) -> str:
+    """What was refused, and for a malformed command which fields."""
+    fields = error.details.get("fields", {})
+    named = "; ".join(f"{name}: {' '.join(map(str, complaints))}" for name, complaints in sorted(fields.items()))
+    text = f"{error}: {named}" if named else str(error)
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"{message}\n")
+
+
+def _discard_output() -> None:
+    """Whoever read our output has gone; the interpreter must not stumble over that at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _interrupted(_number: int, _frame: FrameType | None) -> None:
+    """End at once: whatever is acknowledged is durable, and everything that runs in this process ends with it.
+
+    Raising would hit whichever green thread happens to run.
+    """
+    if sys.stdout.isatty():
+        os.write(sys.stdout.fileno(), SHOW_CURSOR.encode())
+    os.write(sys.stderr.fileno(), b"\nInterrupted.\n")
+    os._exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The subcommands of `tokengrid`, one module each: they ask the services and show the answers. They decide nothing."""

@@ -1,0 +1,98 @@
+"""Where the services are that a command talks to: in this process, on the data of the last demo, or up on servers.
+
+It must not know what is asked of them.
+"""
+
+import shared.messaging.patch  # isort: skip  # noqa: F401 - before anything else that does I/O
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from shared.clock import Clock
+from shared.config import SERVICES, Settings
+from shared.errors import SetupFailed
+from shared.messaging.client import Client
+from shared.messaging.hosting import Hosted
+from shared.messaging.runner import serving
+from tokengrid import serve, up
+
+# A month is replayed long after it has ended, and its calls are weeks apart.
+BACKDATE_MAX_S = 10 * 366 * 86_400
+
+
+class Against(StrEnum):
+    """`demo`: the embedded services, in this process. `up`: those that `tokengrid up` has started."""
+
+    demo = "demo"
+    up = "up"
+
+
+def demo_folder(var: Path) -> Path:
+    """Where the embedded services of the demo keep everything."""
+    return var / "demo"
+
+
+def embedded_settings(folder: Path) -> Settings:
+    """One process, in-process broker, SQLite in `folder`, whatever the environment says of the production shape."""
+    defaults = Settings.model_fields
+    return Settings(
+        broker=defaults["broker"].default,
+        database=defaults["database"].default,
+        var=folder,
+        backdate_max_s=BACKDATE_MAX_S,
+        sweep_interval_s=0.0,
+    )
+
+
+def hosted_with(cls: type[Any], clock: Clock) -> type:
+    """The same service with another clock in its application."""
+    return type(cls.__name__, (cls,), {"app": Hosted(partial(cls.app.factory, clock=clock))})
+
+
+@contextmanager
+def embedded(folder: Path, clock: Clock | None = None) -> Iterator[Client]:
+    """A client of all services, started in this process on the databases in `folder`."""
+    _log_as_asked()
+    classes = [serve.load(name) for name in SERVICES]
+    if clock is not None:
+        classes = [hosted_with(cls, clock) for cls in classes]
+    settings = embedded_settings(folder)
+    with serving(classes, settings), Client(settings, "tokengrid") as client:
+        yield client
+
+
+@contextmanager
+def attached(var: Path) -> Iterator[Client]:
+    """A client of the services that `tokengrid up` has started. SetupFailed: none were."""
+    _log_as_asked()
+    with Client(up.client_settings(var), "tokengrid") as client:
+        yield client
+
+
+def _log_as_asked() -> None:
+    """A person gets one sentence; the log comes on stderr if TOKENGRID_LOG_LEVEL asks for it."""
+    settings = Settings()
+    if "log_level" in settings.model_fields_set:
+        logging.basicConfig(level=settings.log_level, stream=sys.stderr)
+    else:
+        logging.getLogger().addHandler(logging.NullHandler())
+
+
+@contextmanager
+def session(against: Against, var: Path) -> Iterator[Client]:
+    """A client of the services. SetupFailed: no demo has run there, or nothing is up."""
+    if against is Against.up:
+        with attached(var) as client:
+            yield client
+        return
+    folder = demo_folder(var)
+    if not (folder / "catalog.db").exists():
+        raise SetupFailed(f"There is no demo's data in {folder}: run `tokengrid demo` first, or add `--against up`.")
+    with embedded(folder) as client:
+        yield client
