@@ -128,7 +128,7 @@ def inputs(
     _read_grants(connection, operator, period, quota_position, found, marks)
     _read_usage(connection, operator, period, quota_position, found)
     if marks:
-        _read_late(connection, operator, period, quota_position, found, marks)
+        _read_late(connection, operator, quota_position, found, marks)
     return list(found.values())
 
 
@@ -181,19 +181,20 @@ def _read_usage(
 
 
 def _read_late(
-    connection: sa.Connection, operator: str, period: str, quota_position: int, found: dict[str, Inputs], marks: Marks
+    connection: sa.Connection, operator: str, quota_position: int, found: dict[str, Inputs], marks: Marks
 ) -> None:
     c = t.usage.c
     least = min(position for mark in marks.values() for position in mark.values())
     sums: dict[tuple[str, str, str], dict[str, int]] = {}
     for row in connection.execute(
         sa.select(t.usage).where(
-            c.operator == operator,
+            # Written so that the index of late rows is what both databases search by; the primary key would lead
+            # SQLite through all of an account's past. The periods are chosen below for the same reason.
+            c.operator.concat("") == operator,
             c.account.in_(list(marks)),
-            c.segment > 0,  # says to the database that its index of late rows will do
+            sa.literal_column("usage.segment > 0"),
             c.segment > least,
             c.segment <= quota_position,
-            c.period < period,
         )
     ):
         mark = marks[row.account].get(row.period)

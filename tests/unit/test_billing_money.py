@@ -132,7 +132,7 @@ class TestReadModel:
         credit(app, 10)
         before = app.bills(Bills())
         with app.engine.begin() as connection:
-            for table in ("bills", "credit_notes", "statements", "periods"):
+            for table in ("bills", "credit_notes", "statements"):
                 connection.exec_driver_sql(f"DELETE FROM {table}")
             connection.exec_driver_sql("DELETE FROM followed WHERE projection = 'books'")
         assert app.bills(Bills()) == before

@@ -66,7 +66,16 @@ CATALOGUE = {
     "regions": [{"region": "sh", "name": "Shanghai", "latency_ms": {}}],
     "models": [{"model": "kimi-k2.5", "family": "kimi", "developer": "Moonshot"}],
     "rate_cards": [{"operator": "sh-telecom", "model": "kimi-k2.5", "rates": {"input": 1000, "output": 4000}}],
-    "plans": [{"operator": "sh-telecom", "plan": "m-990", "name": "Token Plan 9.9", "kind": "monthly", "fee_fen": 990}],
+    "plans": [
+        {
+            "operator": "sh-telecom",
+            "plan": "m-990",
+            "name": "Token Plan 9.9",
+            "kind": "monthly",
+            "fee_fen": 990,
+            "allowance": 10**10,
+        }
+    ],
 }
 ACCOUNT: dict[str, Any] = {"operator": "sh-telecom", "account": "a1"}
 

@@ -66,7 +66,7 @@ def upgrade() -> None:
     )
     # What came late is looked for by position, and is little.
     late = sa.text("segment > 0")
-    op.create_index("usage_late", "usage", ["operator", "account", "segment"], sqlite_where=late, postgresql_where=late)
+    op.create_index("usage_late", "usage", ["account", "segment"], sqlite_where=late, postgresql_where=late)
     op.create_table(
         "wholesale",
         *(_name(name, key=True) for name in ("period", "home", "serving", "model", "day")),
