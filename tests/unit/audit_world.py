@@ -11,6 +11,7 @@ import json
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,7 @@ class Market:
         self._feed(self.quota, self.quota.follow_quota)
         self._feed(self.quota, self.billing.follow_quota)
         for log in ("catalog", "quota", "routing", "billing"):
-            self._feed(getattr(self, log), lambda page, log=log: self.audit.follow(log, page))
+            self._feed(getattr(self, log), partial(self.audit.follow, log))
         self.audit.seal_grown()
 
     @staticmethod

@@ -23,8 +23,8 @@ Raw = dict[str, Any]
 Entry = tuple[str, str, Raw]
 
 
-def event(kind: str, request_id: str, stream: str = STREAM, **fields: Any) -> Entry:
-    return stream, f"quota.{kind}:1", {"at": AT, "recorded_at": AT, "request_id": request_id} | fields
+def event(kind: str, request_id: str, /, **fields: Any) -> Entry:
+    return STREAM, f"quota.{kind}:1", {"at": AT, "recorded_at": AT, "request_id": request_id} | fields
 
 
 def opened(**fields: Any) -> Entry:
@@ -49,7 +49,7 @@ def debited(name: str, tokens: int, draws: list[Any], **fields: Any) -> Entry:
 
 def prices() -> Prices:
     known = Prices()
-    cards = (
+    cards: tuple[tuple[str, str, Raw], ...] = (
         ("east", "m1", {"rates": RATES}),
         ("east", "m2", {"rates": RATES}),
         (

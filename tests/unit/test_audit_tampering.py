@@ -38,7 +38,7 @@ class Scene:
 
     def first(self, log: str, kind: str, *within: str) -> LoggedEvent:
         """The first event of a kind whose JSON contains all these texts."""
-        events = getattr(self.market, log).log.read(0, 100_000)
+        events: list[LoggedEvent] = getattr(self.market, log).log.read(0, 100_000)
         return next(e for e in events if f".{kind}:" in e.topic and all(text in e.state for text in within))
 
 
