@@ -13,6 +13,10 @@ Clock = Callable[[], datetime]
 # China has had one zone and no daylight saving since 1991; a fixed offset needs no tz database.
 SHANGHAI = timezone(timedelta(hours=8), "Asia/Shanghai")
 
+# What a command may name. The calendar's own ends cannot be converted to every zone, nor kept by every database.
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST = datetime(9999, 12, 30, tzinfo=UTC)
+
 
 def system_clock() -> datetime:
     """Now, in UTC."""

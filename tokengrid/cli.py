@@ -96,7 +96,9 @@ def _sentence(error: TokengridError) -> str:
     fields = error.details.get("fields", {})
     named = "; ".join(f"{name}: {' '.join(map(str, complaints))}" for name, complaints in sorted(fields.items()))
     text = f"{error}: {named}" if named else str(error)
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+    if text.partition(" ")[0].isalpha():  # not the name of a file
+        text = text[:1].upper() + text[1:]
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _say(message: str) -> None:

@@ -22,9 +22,6 @@ from shared.messaging.hosting import Hosted
 from shared.messaging.runner import serving
 from tokengrid import serve, up
 
-# A month is replayed long after it has ended, and its calls are weeks apart.
-BACKDATE_MAX_S = 10 * 366 * 86_400
-
 
 class Against(StrEnum):
     """`demo`: the embedded services, in this process. `up`: those that `tokengrid up` has started."""
@@ -45,7 +42,7 @@ def embedded_settings(folder: Path) -> Settings:
         broker=defaults["broker"].default,
         database=defaults["database"].default,
         var=folder,
-        backdate_max_s=BACKDATE_MAX_S,
+        backdate_max_s=up.BACKDATE_MAX_S,
         sweep_interval_s=0.0,
     )
 

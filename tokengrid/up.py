@@ -32,6 +32,8 @@ STARTS_MAX = 4  # a process that was started so often while we wait will not com
 # What a process may inherit of our environment; the rest is nobody's business and would lie in the plan.
 INHERITED = ("TOKENGRID_", "OTEL_", "PYTHON", "PSYCOPG_", "LC_")
 ONLY_FOR = {"TOKENGRID_AUDIT_KEY": "audit"}  # a signing key is its owner's alone
+# This shape is for trying things out here: a past month is replayed long after it has ended.
+BACKDATE_MAX_S = 10 * 366 * 86_400
 INHERITED_NAMES = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV")
 
 Progress = Callable[[str], None]
@@ -194,6 +196,7 @@ def _plan(
     if "TOKENGRID_CONFIG_FILE" in inherited:
         inherited["TOKENGRID_CONFIG_FILE"] = str(Path(inherited["TOKENGRID_CONFIG_FILE"]).absolute())
     (folder / "log").mkdir(exist_ok=True)
+    preset = {"TOKENGRID_BACKDATE_MAX_S": str(BACKDATE_MAX_S)}
     plan = []
     for service, command in commands.items():
         given = {name: value for name, value in inherited.items() if ONLY_FOR.get(name, service) == service}
@@ -206,7 +209,7 @@ def _plan(
             name = f"{service}-{number}"
             cwd = str(Path(tokengrid.__file__).parents[1])  # where `python -m` finds us, installed or not
             log = str(folder / "log" / f"{name}.log")
-            plan.append(supervise.Program(name, service, list(command), {**given, **own}, cwd, log))
+            plan.append(supervise.Program(name, service, list(command), {**preset, **given, **own}, cwd, log))
     return plan
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
+from services.quota.books import books
 from services.quota.domain.account import Account
 from services.quota.domain.context import Context, ExpireGrant, ExpireReservation
 from services.quota.domain.decisions import decide
@@ -21,14 +22,16 @@ from shared.catalogue.copy import CatalogueCopy
 from shared.clock import Clock, system_clock
 from shared.config import Settings
 from shared.contracts import quota as q
-from shared.contracts.base import COMMANDS, Event, Requested
+from shared.contracts.base import COMMANDS, Event
 from shared.contracts.schema import parse
 from shared.errors import LimitExceeded, MalformedCommand, TokengridError, UnknownAccount
-from shared.eventstore.database import engine, migrate
+from shared.eventstore.database import engine, migrate, snapshot
 from shared.eventstore.log import EventLog, LoggedEvent, NewEvent
 from shared.eventstore.projection import Projector
 from shared.eventstore.writer import Writer, receipt
 from shared.telemetry import current_traceparent
+
+EXPIRIES = (ExpireReservation, ExpireGrant)
 
 
 class Accounts:
@@ -44,22 +47,33 @@ class Accounts:
 
     def prepare(self, commands: Sequence[q.QuotaCommand]) -> None:
         self._batch.clear()
-        for stream in dict.fromkeys(_stream(command) for command in commands):
-            self.account(stream)
-            self.accounts.move_to_end(stream)
-        while len(self.accounts) > max(self.settings.accounts_cached_max, len(commands)):
-            self.accounts.popitem(last=False)
+        streams = dict.fromkeys(_stream(command) for command in commands)
+        for stream in streams:
+            self._bring(stream)
+        self._bound(len(streams))
 
     def account(self, stream: str) -> Account:
-        account = self.accounts.get(stream)
-        if account is None:
-            account = self.accounts[stream] = Account()
-            for logged in self.log.stream(stream):
-                account.evolve(logged.version, logged.event)
+        """One account as it stands."""
+        account = self._bring(stream)
+        self._bound(1)
         return account
 
+    def _bring(self, stream: str) -> Account:
+        account = self.accounts.get(stream)
+        if account is None:
+            account = Account()
+            for logged in self.log.whole_stream(stream):
+                account.evolve(logged.version, logged.event)
+            self.accounts[stream] = account  # whole, or not at all
+        self.accounts.move_to_end(stream)
+        return account
+
+    def _bound(self, needed: int) -> None:
+        while len(self.accounts) > max(self.settings.accounts_cached_max, needed):
+            self.accounts.popitem(last=False)
+
     def key(self, command: q.QuotaCommand) -> str | None:
-        if isinstance(command, ExpireReservation | ExpireGrant):
+        if isinstance(command, EXPIRIES):
             return None  # the state decides whether there is something to expire, and may do so again
         return request_key(_stream(command), command.request_id)
 
@@ -68,13 +82,15 @@ class Accounts:
         account = self.accounts[stream]
         now = self.clock()
         context = Context(
-            at=self._occurred(command.occurred_at, now),
+            at=self._occurred(command, now),
             recorded_at=now,
             fingerprint=fingerprint,
             catalogue=self.catalogue.view,
             find=lambda name: self.find(stream, name),
         )
         events = decide(command, account, context)
+        if events and not isinstance(command, EXPIRIES):
+            self._batch[(stream, command.request_id)] = events[0]
         return [NewEvent(stream, account.version + n, event) for n, event in enumerate(events, start=1)]
 
     def find(self, stream: str, name: str) -> Event | None:
@@ -91,8 +107,6 @@ class Accounts:
         # A version we have folded already came to us by loading the stream.
         if account is not None and version == account.version + 1:
             account.evolve(version, event)
-            if isinstance(event, Requested):
-                self._batch[(stream, event.request_id)] = event
 
     def forget(self, streams: set[str]) -> None:
         for stream in streams:
@@ -103,9 +117,12 @@ class Accounts:
             return {}
         return {"operator": command.operator, "account": command.account, **receipt(events, replayed)}
 
-    def _occurred(self, at: datetime | None, now: datetime) -> datetime:
+    def _occurred(self, command: q.QuotaCommand, now: datetime) -> datetime:
+        at = command.occurred_at
         if at is None:
             return now
+        if isinstance(command, EXPIRIES):
+            return at  # due then, however late the sweep
         oldest = now - timedelta(seconds=self.settings.backdate_max_s)
         newest = now + timedelta(seconds=self.settings.future_max_s)
         if not oldest <= at <= newest:
@@ -113,7 +130,7 @@ class Accounts:
                 "occurred_at is out of bounds",
                 {"fields": {"occurred_at": [f"must be from {oldest.isoformat()} to {newest.isoformat()}"]}},
             )
-        return at
+        return at.astimezone(UTC)
 
 
 class QuotaApplication:
@@ -170,8 +187,9 @@ class QuotaApplication:
 
     def sweep(self, query: Sweep) -> dict[str, Any]:
         """Expire holds and grants that are due. What happened, happened at its due time."""
-        until = query.until or self.clock()
-        limit = min(query.limit, self.settings.page_max)
+        latest = self.clock() + timedelta(seconds=self.settings.future_max_s)
+        until = min(query.until or self.clock(), latest)
+        limit = min(max(query.limit, 1), self.settings.page_max)
         with self.engine.connect() as connection:
             holds = due_reservations(connection, until, query.operator, limit)
             lots = due_grants(connection, until, query.operator, limit - len(holds))
@@ -200,54 +218,30 @@ class QuotaApplication:
         return {
             "expired_reservations": sum(done[: len(holds)]),
             "expired_grants": sum(done[len(holds) :]),
-            "remaining": len(commands) >= limit,
+            # When nothing could be done, the read model lags behind the log: to ask again at once is no use.
+            "remaining": len(commands) >= limit and any(done),
         }
 
     # -- questions ------------------------------------------------------------------------------
     def balance(self, query: Balance) -> dict[str, Any]:
         """An account's books, now or as they had been recorded at an instant."""
         stream = f"{query.operator}/{query.account}"
-        account = Account()
-        for logged in self.log.stream(stream):
-            event = logged.event
-            if query.known_at is None or event.recorded_at <= query.known_at:
-                account.evolve(logged.version, event)
-        self._refuse_unknown(account, stream)
         at = query.at or self.clock()
-        return {
-            "operator": query.operator,
-            "account": query.account,
-            "status": account.status,
-            "version": account.version,
-            "available": account.available_in_all(at),
-            "reserved": sum(g.reserved for g in account.grants.values()) + account.credit_reserved,
-            "credit_limit": account.credit_limit,
-            "credit_left": account.credit_left,
-            "overdrawn": account.overdrawn,
-            "grants": [
-                {
-                    "grant": g.name,
-                    "source": g.event.source,
-                    "plan": g.event.plan,
-                    "granted": g.event.amount,
-                    "available": g.available,
-                    "reserved": g.reserved,
-                    "debited": g.debited,
-                    "reversed": g.reversed,
-                    "expired": g.expired,
-                    "voided": g.voided,
-                    "ended": g.ended(at),
-                    "expires_at": g.event.expires_at.isoformat() if g.event.expires_at else None,
-                }
-                for g in account.grants.values()
-            ],
-        }
+        if query.known_at is None:
+            return self.writer.ask(lambda: self._books(query, self.accounts.account(stream), at))
+        account = Account()
+        for logged in self.log.whole_stream(stream):
+            event = logged.event
+            if event.recorded_at > query.known_at:
+                break  # what had been recorded by an instant is a beginning of the log, whatever the clocks did
+            account.evolve(logged.version, event)
+        return self._books(query, account, at)
 
     def statement(self, query: Statement) -> dict[str, Any]:
         stream = f"{query.operator}/{query.account}"
         limit = min(max(query.limit, 1), self.settings.page_max)
-        events = self.log.stream(stream, query.after)
-        if not events and not query.after:
+        events = self.log.stream(stream, query.after, limit + 1)
+        if not events and not self.log.stream(stream, 0, 1):
             raise UnknownAccount(f"no account {stream}", {"operator": query.operator, "account": query.account})
         return {"events": [_shown(e) for e in events[:limit]], "more": len(events) > limit}
 
@@ -259,9 +253,10 @@ class QuotaApplication:
 
     def balances(self, query: Balances) -> dict[str, Any]:
         limit = min(max(query.limit, 1), self.settings.page_max)
-        with self.engine.connect() as connection:
+        with snapshot(self.engine) as connection:
             found = balances(connection, query.after, limit)
-        return {"accounts": found, "position": self.projector.position(), "more": len(found) == limit}
+            position = self.projector.position_in(connection)
+        return {"accounts": found, "position": position, "more": len(found) == limit}
 
     def status(self) -> dict[str, Any]:
         return {
@@ -277,9 +272,12 @@ class QuotaApplication:
     def follow_quota(self, page: Sequence[Mapping[str, Any]]) -> int:
         return self.projector.apply(page) if page else self.projector.position()
 
-    def _refuse_unknown(self, account: Account, stream: str) -> None:
+    def _books(self, query: Balance, account: Account, at: datetime) -> dict[str, Any]:
         if account.status is None:
-            raise UnknownAccount(f"no account {stream}", {"account": stream})
+            raise UnknownAccount(
+                f"no account {query.operator}/{query.account}", {"operator": query.operator, "account": query.account}
+            )
+        return {"operator": query.operator, "account": query.account, **books(account, at)}
 
 
 def request_key(stream: str, request_id: str) -> str:

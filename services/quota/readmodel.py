@@ -6,7 +6,7 @@ moved, so a page becomes sums per row: no event needs another row to be understo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -40,6 +40,7 @@ grants = sa.Table(
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("expires_at", sa.DateTime(timezone=True)),
     sa.Column("ended", sa.Boolean),
+    sa.Column("due_at", sa.DateTime(timezone=True)),
     *(sa.Column(name, sa.BigInteger) for name in AMOUNTS),
 )
 reservations = sa.Table(
@@ -55,6 +56,12 @@ available = (
 )
 
 Key = tuple[str, ...]
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)  # a voided grant is due at once
+
+
+def _left(amounts: Mapping[str, Any]) -> Any:
+    """What is not gone, held or not."""
+    return amounts["granted"] - amounts["debited"] + amounts["reversed"] - amounts["expired"] - amounts["voided"]
 
 
 class _Sums:
@@ -187,25 +194,33 @@ def _write_grants(connection: sa.Connection, insert: Any, sums: _Sums) -> None:
         return
     statement = insert(grants)
     added = {name: grants.c[name] + statement.excluded[name] for name in AMOUNTS}
+    ended = grants.c.ended | statement.excluded.ended
+    expires_at = sa.func.coalesce(grants.c.expires_at, statement.excluded.expires_at)
     upsert = statement.on_conflict_do_update(
         index_elements=["operator", "account", "name"],
         set_={
             **added,
-            "ended": grants.c.ended | statement.excluded.ended,
-            "expires_at": sa.func.coalesce(grants.c.expires_at, statement.excluded.expires_at),
+            "ended": ended,
+            "expires_at": expires_at,
+            # Empty once it is used up: the index holds only grants that matter, however many there ever were.
+            "due_at": sa.case((_left(added) <= 0, sa.null()), (ended, LONG_AGO), else_=expires_at),
         },
     )
-    rows = [
-        {
-            "operator": operator,
-            "account": account,
-            "name": name,
-            "expires_at": change.get("expires_at"),
-            "ended": change.get("ended", False),
-            **{column: change.get(column, 0) for column in AMOUNTS},
-        }
-        for (operator, account, name), change in sorted(sums.grants.items())
-    ]
+    rows = []
+    for (operator, account, name), change in sorted(sums.grants.items()):
+        amounts = {column: change.get(column, 0) for column in AMOUNTS}
+        ends_at = LONG_AGO if change.get("ended") else change.get("expires_at")
+        rows.append(
+            {
+                "operator": operator,
+                "account": account,
+                "name": name,
+                "expires_at": change.get("expires_at"),
+                "ended": change.get("ended", False),
+                "due_at": ends_at if _left(amounts) > 0 else None,
+                **amounts,
+            }
+        )
     connection.execute(upsert, rows)
 
 
@@ -244,26 +259,31 @@ class Due(NamedTuple):
 
 def due_reservations(connection: sa.Connection, until: datetime, operator: str | None, limit: int) -> list[Due]:
     """Live reservations whose time to live is over at `until`, by expiry."""
-    return _due(connection, reservations, sa.true(), until, operator, limit)
+    return _due(connection, reservations.c.expires_at, sa.true(), until, operator, limit)
 
 
 def due_grants(connection: sa.Connection, until: datetime, operator: str | None, limit: int) -> list[Due]:
-    """Expired grants with something left, by expiry."""
-    return _due(connection, grants, available > 0, until, operator, limit)
+    """Grants that have ended with something left that is not held, by expiry. What came back to a voided one
+    is due at `until`."""
+    return [
+        due._replace(expires_at=until) if due.expires_at == LONG_AGO else due
+        for due in _due(connection, grants.c.due_at, available > 0, until, operator, limit)
+    ]
 
 
 def _due(
     connection: sa.Connection,
-    table: sa.Table,
+    due: sa.Column[Any],
     condition: Any,
     until: datetime,
     operator: str | None,
     limit: int,
 ) -> list[Due]:
+    table = due.table
     statement = (
-        sa.select(table.c.operator, table.c.account, table.c.name, table.c.expires_at)
-        .where(table.c.expires_at <= until.astimezone(UTC), condition)
-        .order_by(table.c.expires_at, table.c.operator, table.c.account, table.c.name)
+        sa.select(table.c.operator, table.c.account, table.c.name, due)
+        .where(due <= until.astimezone(UTC), condition)
+        .order_by(due, table.c.operator, table.c.account, table.c.name)
         .limit(limit)
     )
     if operator is not None:

@@ -6,7 +6,7 @@ Pure and bitemporal: `at` is when a price must hold, `known_at` is what had been
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -47,13 +47,12 @@ class CatalogueView:
     # -- questions about one item ---------------------------------------------------------------
     def in_force(self, kind: type[T], key: str, at: datetime, known_at: datetime | None = None) -> Version[T] | None:
         """The version of an item that holds at `at`; of two with the same start, the later published."""
-        found = None
-        for version in self._kinds.get(kind.__name__, {}).get(key, ()):
-            if version.effective_from > at:
-                break
-            if known_at is None or version.recorded_at <= known_at:
-                found = version
-        return found
+        versions: Sequence[Version[T]] = self._kinds.get(kind.__name__, {}).get(key, ())
+        # From the newest: what is asked for is nearly always the last or the one before it.
+        for version in reversed(versions):
+            if version.effective_from <= at and (known_at is None or version.recorded_at <= known_at):
+                return version
+        return None
 
     def versions(self, kind: type[T], key: str) -> tuple[Version[T], ...]:
         """All versions of an item, by the instant they take effect."""
@@ -78,10 +77,10 @@ class CatalogueView:
             raise UnknownOperator(f"no operator {operator!r}", {"operator": operator})
         return found.item
 
-    def model(self, model: str, at: datetime) -> c.Model:
-        """Raises UnknownModel; a retired model is unknown to new calls."""
+    def model(self, model: str, at: datetime, *, retired_too: bool = False) -> c.Model:
+        """Raises UnknownModel; a retired model is unknown to new calls, not to those it served."""
         found = self.in_force(c.Model, model, at)
-        if found is None or found.item.status == "retired":
+        if found is None or (found.item.status == "retired" and not retired_too):
             raise UnknownModel(f"no model {model!r}", {"model": model})
         return found.item
 
@@ -100,7 +99,8 @@ class CatalogueView:
     def rate_card_of(self, reference: str) -> c.RateCard:
         """The very rate card a reservation or debit names. Raises NoRateInForce."""
         key, _, number = reference.rpartition("@")
-        for version in self.versions(c.RateCard, key):
+        versions: Sequence[Version[c.RateCard]] = self._kinds.get(c.RateCard.__name__, {}).get(key, ())
+        for version in reversed(versions):
             if str(version.number) == number:
                 return version.item
         raise NoRateInForce(f"no rate card {reference!r}", {"rate_card": reference})

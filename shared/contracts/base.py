@@ -46,7 +46,15 @@ Name = Annotated[
         description="name of a grant, reservation or debit: the request_id that made it",
     ),
 ]
-Text = Annotated[str, Meta(max_length=500, description="text for people")]
+# A surrogate is no character and cannot be encoded; NUL cannot be in PostgreSQL's text, nor in its JSON.
+Text = Annotated[
+    str,
+    Meta(
+        max_length=500,
+        pattern=r"^[^\x00\ud800-\udfff]*\Z",
+        description="text for people; any characters but NUL",
+    ),
+]
 Amount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX, description="millipoints")]
 AmountOrZero = Annotated[int, Meta(ge=0, le=AMOUNT_MAX, description="millipoints")]
 Fen = Annotated[int, Meta(ge=0, le=AMOUNT_MAX, description="fen (1/100 yuan)")]

@@ -226,6 +226,8 @@ class Grant(QuotaCommand, frozen=True, kw_only=True):
     plan_version: Count = 0
 
     def __post_init__(self) -> None:
+        if self.request_id == CREDIT:
+            raise ValueError(f"a grant cannot be named {CREDIT!r}: it stands for the credit limit in draws")
         start = self.effective_at or self.occurred_at
         if self.expires_at and start and self.expires_at <= start:
             raise ValueError("expires_at must be after effective_at")

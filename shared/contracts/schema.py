@@ -14,6 +14,7 @@ import marshmallow as ma
 import msgspec
 from msgspec import inspect as mi
 
+from shared.clock import EARLIEST, LATEST
 from shared.contracts.base import Command
 from shared.errors import MalformedCommand
 
@@ -106,12 +107,41 @@ def parse(command: type[K], fields: Any) -> K:
     Raises MalformedCommand whose `details.fields` maps the path of every bad field to its complaints.
     """
     try:
-        return msgspec.convert(fields, command, strict=True)
-    except (msgspec.ValidationError, RecursionError) as error:
+        parsed = msgspec.convert(fields, command, strict=True)
+    except (msgspec.ValidationError, RecursionError, UnicodeError) as error:
         raise MalformedCommand(
             f"{command.NAME or command.__name__}: malformed command",
             {"command": command.NAME or command.__name__, "fields": complaints(command, fields, error)},
         ) from None
+    _refuse_ends_of_time(parsed)
+    return parsed
+
+
+def _refuse_ends_of_time(parsed: Command) -> None:
+    for name in _instants(type(parsed)):
+        at = getattr(parsed, name)
+        if at is not None and not EARLIEST <= at <= LATEST:
+            raise MalformedCommand(
+                f"{parsed.NAME or type(parsed).__name__}: malformed command",
+                {"fields": {name: [f"must be from {EARLIEST.isoformat()} to {LATEST.isoformat()}"]}},
+            )
+
+
+@functools.cache
+def _instants(struct: type[msgspec.Struct]) -> tuple[str, ...]:
+    """The fields of a struct that are instants."""
+    info = cast(mi.StructType, mi.type_info(struct))
+    return tuple(f.name for f in info.fields if isinstance(_plain(f.type), mi.DateTimeType))
+
+
+def _plain(kind: mi.Type) -> mi.Type:
+    """A type without its metadata and without None."""
+    while isinstance(kind, mi.Metadata | mi.UnionType):
+        if isinstance(kind, mi.Metadata):
+            kind = kind.type
+        else:
+            kind = next(t for t in kind.types if not isinstance(t, mi.NoneType))
+    return kind
 
 
 def complaints(struct: type[msgspec.Struct], fields: Any, error: Exception) -> dict[str, list[str]]:
@@ -123,7 +153,7 @@ def complaints(struct: type[msgspec.Struct], fields: Any, error: Exception) -> d
         _flatten(_schema_of(struct)().validate(fields), "", found)
     except Exception:  # noqa: BLE001 - whatever a hostile value does to the explanation, the refusal stands
         found = {}
-    return found or {"_": [str(error)[:500]]}
+    return found or {"_": [_encodable(error)[:500]]}
 
 
 def _flatten(errors: Any, path: str, found: dict[str, list[str]]) -> None:
@@ -131,7 +161,12 @@ def _flatten(errors: Any, path: str, found: dict[str, list[str]]) -> None:
         return
     if isinstance(errors, dict):
         for key, value in errors.items():
-            name = "" if key == "_schema" else str(key)[:100]
+            name = "" if key == "_schema" else _encodable(key)[:100]
             _flatten(value, f"{path}.{name}".strip(".") if name else path, found)
     else:
-        found.setdefault(path or "_", []).extend(str(e)[:500] for e in errors)
+        found.setdefault(path or "_", []).extend(_encodable(e)[:500] for e in errors)
+
+
+def _encodable(hostile: object) -> str:
+    """As text that can be sent: a lone surrogate could not."""
+    return str(hostile).encode(errors="backslashreplace").decode()

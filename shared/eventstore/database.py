@@ -38,6 +38,15 @@ def engine(url: str) -> sa.Engine:
     return made
 
 
+@contextlib.contextmanager
+def snapshot(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A connection that answers every question from one and the same state of the database."""
+    with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":  # in SQLite every transaction is one
+            connection.execution_options(isolation_level="REPEATABLE READ")
+        yield connection
+
+
 def migrate(engine: sa.Engine, service: str) -> None:
     """Bring a service's database to its newest migration. Several processes may do it at once."""
     folder = Path(__file__).parents[2] / "services" / service / "migrations"

@@ -7,14 +7,13 @@ raises and stores none; a lost reply to COMMIT is recognised by reading the tail
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from eventsourcing.application import Application
 from eventsourcing.persistence import IntegrityError as TakenError
 from eventsourcing.persistence import (
-    InterfaceError,
     JSONTranscoder,
     Mapper,
     PersistenceError,
@@ -28,6 +27,10 @@ from shared.eventstore.recorders import PostgresLogRecorder, Row, SQLiteLogRecor
 
 APPEND_ATTEMPTS_MAX = 5  # a database that restarts is back within seconds; longer is Unavailable
 APPEND_BACKOFF_S = 0.2
+STREAM_PAGE = 5000  # a long stream is folded in sections: memory stays bounded
+FAILURES = (PersistenceError, OSError)
+
+T = TypeVar("T")
 
 
 class NewEvent(NamedTuple):
@@ -100,27 +103,41 @@ class EventLog(Application[str]):
 
     def __init__(self, url: str) -> None:
         super().__init__(library_environment(url))
+        parsed = sa.make_url(url)
+        if parsed.get_backend_name() == "postgresql":
+            # What else the URL says (sslmode, options, …), for which the library's configuration has no names.
+            self.recorder.datastore.pool.kwargs.update(parsed.query)  # type: ignore[union-attr]
 
     def construct_transcoder(self) -> JSONTranscoder:
         return JSONTranscoder()  # asked for by the library; our mapper encodes by itself
 
+    # Every question raises Unavailable when the database cannot be reached.
     def head(self) -> int:
         """Position of the last event; 0 when there is none."""
-        return self.recorder.max_notification_id() or 0
+        return _asked(self.recorder.max_notification_id) or 0
 
     def read(self, after: int, limit: int) -> list[LoggedEvent]:
         """At most `limit` events with positions above `after`, in order."""
-        return [_logged(row) for row in self.recorder.select_rows(after, limit)]
+        return [_logged(row) for row in _asked(self.recorder.select_rows, after, limit)]
 
-    def stream(self, stream: str, after_version: int = 0) -> list[LoggedEvent]:
-        """A stream's events with versions above `after_version`, in order."""
-        return [_logged(row) for row in self.recorder.select_stream(stream, after_version)]
+    def stream(self, stream: str, after_version: int = 0, limit: int | None = None) -> list[LoggedEvent]:
+        """A stream's events with versions above `after_version`, in order, at most `limit` of them."""
+        return [_logged(row) for row in _asked(self.recorder.select_stream, stream, after_version, limit)]
+
+    def whole_stream(self, stream: str) -> Iterator[LoggedEvent]:
+        """All of a stream's events, however many, in order; read in sections."""
+        after = 0
+        while page := self.stream(stream, after, STREAM_PAGE):
+            yield from page
+            if len(page) < STREAM_PAGE:
+                return
+            after = page[-1].version
 
     def known(self, keys: Sequence[str]) -> dict[str, LoggedEvent]:
         """The events that used up these request keys."""
         if not keys:
             return {}
-        return {key: _logged((*row[:5], None)) for key, row in self.recorder.select_known(keys).items()}
+        return {key: _logged((*row[:5], None)) for key, row in _asked(self.recorder.select_known, keys).items()}
 
     def append(self, events: Sequence[NewEvent], after: int, trace: str | None = None) -> list[LoggedEvent]:
         """Store `events` at positions `after + 1` and on, all or none, durable on return.
@@ -137,7 +154,7 @@ class EventLog(Application[str]):
             try:
                 self.recorder.insert_events(stored, position=after + 1, keys=[new.key for new in events], trace=trace)
                 return logged
-            except (PersistenceError, InterfaceError, OSError) as error:
+            except FAILURES as error:
                 # The reply to a COMMIT can be lost: only the log itself knows whether we are in it.
                 outcome = self._is_stored(logged, after)
                 if outcome is True:
@@ -152,9 +169,16 @@ class EventLog(Application[str]):
     def _is_stored(self, logged: list[LoggedEvent], after: int) -> bool | None:
         try:
             tail = self.read(after, len(logged))
-        except (PersistenceError, InterfaceError, OSError):
+        except Unavailable:
             return None
         return [t[:5] for t in tail] == [e[:5] for e in logged]
+
+
+def _asked(question: Callable[..., T], *args: Any) -> T:
+    try:
+        return question(*args)
+    except FAILURES as error:
+        raise Unavailable("the event store cannot be reached") from error
 
 
 def _logged(row: Row) -> LoggedEvent:

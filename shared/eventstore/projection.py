@@ -36,7 +36,14 @@ class Projector:
     def position(self) -> int:
         """The last upstream position that is in the read model; 0 before the first."""
         with self.engine.connect() as connection:
-            return self._position(connection)
+            return self.position_in(connection)
+
+    def position_in(self, connection: sa.Connection) -> int:
+        """As `position`, seen from a transaction that also reads the rows which stand at it."""
+        found = connection.execute(
+            sa.select(_positions.c.position).where(_positions.c.projection == self.projection.name)
+        ).scalar()
+        return int(found or 0)
 
     def apply(self, page: Sequence[LoggedEvent | Mapping[str, Any]]) -> int:
         """Apply a page that begins right after our position; returns the position then reached.
@@ -46,7 +53,7 @@ class Projector:
         """
         events = [e if isinstance(e, LoggedEvent) else LoggedEvent(**e) for e in page]
         with self.engine.begin() as connection:
-            at = self._position(connection)
+            at = self.position_in(connection)
             fresh = [e for e in events if e.position > at]
             if not fresh:
                 return at
@@ -56,24 +63,22 @@ class Projector:
             self.projection.apply(connection, fresh)
         return fresh[-1].position
 
-    def _position(self, connection: sa.Connection) -> int:
-        found = connection.execute(
-            sa.select(_positions.c.position).where(_positions.c.projection == self.projection.name)
-        ).scalar()
-        return int(found or 0)
-
     def _advance(self, connection: sa.Connection, at: int, to: int) -> None:
         name = self.projection.name
+        faster = Conflict(f"{name}: another replica was faster")
         if at == 0:
-            try:
-                connection.execute(sa.insert(_positions).values(projection=name, position=to))
-            except sa.exc.IntegrityError as error:
-                raise Conflict(f"{name}: another replica was faster") from error
-            return
-        moved = connection.execute(
-            sa.update(_positions)
-            .where(_positions.c.projection == name, _positions.c.position == at)
-            .values(position=to)
-        )
-        if moved.rowcount != 1:
-            raise Conflict(f"{name}: another replica was faster")
+            move: sa.Insert | sa.Update = sa.insert(_positions).values(projection=name, position=to)
+        else:
+            move = sa.update(_positions).values(position=to)
+            move = move.where(_positions.c.projection == name, _positions.c.position == at)
+        try:
+            moved = connection.execute(move)
+        except sa.exc.IntegrityError as error:
+            raise faster from error
+        except sa.exc.OperationalError as error:
+            # SQLite says so when somebody wrote since we read: our position may be an old one.
+            if getattr(error.orig, "sqlite_errorname", "") == "SQLITE_BUSY_SNAPSHOT":
+                raise faster from error
+            raise
+        if at and moved.rowcount != 1:  # an insert's count is not to be relied on, and it has no condition
+            raise faster

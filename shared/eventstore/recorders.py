@@ -57,10 +57,10 @@ class PostgresLogRecorder(PostgresApplicationRecorder):
     def select_rows(self, after: int, limit: int) -> list[Row]:
         return self._rows(f"{READ} WHERE position > %s ORDER BY position LIMIT %s", (after, limit))
 
-    def select_stream(self, stream: str, after_version: int) -> list[Row]:
+    def select_stream(self, stream: str, after_version: int, limit: int | None = None) -> list[Row]:
         return self._rows(
-            f"{READ} WHERE originator_id = %s AND originator_version > %s ORDER BY originator_version",
-            (stream, after_version),
+            f"{READ} WHERE originator_id = %s AND originator_version > %s ORDER BY originator_version LIMIT %s",
+            (stream, after_version, limit),
         )
 
     def select_known(self, keys: Sequence[str]) -> dict[str, Row]:
@@ -124,10 +124,10 @@ class SQLiteLogRecorder(SQLiteApplicationRecorder):
     def select_rows(self, after: int, limit: int) -> list[Row]:
         return self._rows(f"{READ} WHERE position > ? ORDER BY position LIMIT ?", (after, limit))
 
-    def select_stream(self, stream: str, after_version: int) -> list[Row]:
+    def select_stream(self, stream: str, after_version: int, limit: int | None = None) -> list[Row]:
         return self._rows(
-            f"{READ} WHERE originator_id = ? AND originator_version > ? ORDER BY originator_version",
-            (stream, after_version),
+            f"{READ} WHERE originator_id = ? AND originator_version > ? ORDER BY originator_version LIMIT ?",
+            (stream, after_version, -1 if limit is None else limit),
         )
 
     def select_known(self, keys: Sequence[str]) -> dict[str, Row]:

@@ -18,6 +18,7 @@ from shared.contracts.base import EVENTS, Command, Event, Requested
 from shared.errors import Conflict, IdempotencyConflict, TokengridError
 from shared.eventstore.log import EventLog, LoggedEvent, NewEvent
 
+T = TypeVar("T")
 C = TypeVar("C", bound=Command)
 K = TypeVar("K", bound=Command, contravariant=True)
 Answer = dict[str, Any] | TokengridError
@@ -49,12 +50,15 @@ class Room(Protocol[K]):
 
 
 class _Slot(Generic[C]):
-    __slots__ = ("answers", "commands", "error")
+    """Commands of one caller, and what became of them."""
+
+    __slots__ = ("abandoned", "answers", "commands", "error")
 
     def __init__(self, commands: Sequence[C]) -> None:
         self.commands = commands
         self.answers: list[Answer] | None = None
-        self.error: BaseException | None = None
+        self.error: Exception | None = None
+        self.abandoned = False
 
 
 class Writer(Generic[C]):
@@ -93,9 +97,15 @@ class Writer(Generic[C]):
         """
         slot = _Slot(commands)
         self._waiting.append(slot)
-        with self._lock:
-            while slot.answers is None and slot.error is None:
-                self._work()
+        try:
+            with self._lock:
+                while not self._done(slot):
+                    self._work()
+        except BaseException:  # this thread is being killed: nobody waits for the answers any more
+            slot.abandoned = True
+            if slot in self._waiting:
+                self._waiting.remove(slot)
+            raise
         if slot.error is not None:
             raise slot.error
         assert slot.answers is not None
@@ -103,9 +113,13 @@ class Writer(Generic[C]):
 
     def refresh(self) -> int:
         """Fold what other writers appended; the position now reached."""
+        return self.ask(lambda: self.position)
+
+    def ask(self, question: Callable[[], T]) -> T:
+        """Asks the room's memory when it is as the log is: caught up, with nothing in it that is not stored."""
         with self._lock:
             self._catch_up()
-            return self.position
+            return question()
 
     def _work(self) -> None:
         slots: list[_Slot[C]] = []
@@ -114,15 +128,30 @@ class Writer(Generic[C]):
             slots.append(self._waiting.pop(0))
             size += len(slots[-1].commands)
         try:
+            self._work_for(slots)
+        except BaseException:
+            # We are being killed, not those who ride with us: the next of them works for the others. What
+            # may have been stored all the same is a replay then.
+            self._waiting[:0] = [slot for slot in slots if not self._done(slot) and not slot.abandoned]
+            raise
+
+    def _work_for(self, slots: Sequence[_Slot[C]]) -> None:
+        try:
             answers = self._commit([command for slot in slots for command in slot.commands])
-        except BaseException as error:
-            for slot in slots:
-                slot.error = error
-            if not isinstance(error, Exception):
-                raise
+        except Exception as error:  # noqa: BLE001 - it is raised where its commands came from
+            if len(slots) == 1 or isinstance(error, TokengridError):
+                for slot in slots:
+                    slot.error = error
+                return
+            for slot in slots:  # a fault in one caller's commands is not the others'
+                self._work_for([slot])
             return
         for slot in slots:
             slot.answers, answers = answers[: len(slot.commands)], answers[len(slot.commands) :]
+
+    @staticmethod
+    def _done(slot: _Slot[C]) -> bool:
+        return slot.answers is not None or slot.error is not None
 
     def _commit(self, commands: Sequence[C]) -> list[Answer]:
         keys = [self.room.key(command) for command in commands]

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from shared.clock import SHANGHAI, period_bounds
 from shared.messaging.client import Client
@@ -83,15 +84,15 @@ def print_json(value: Any) -> None:
 def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]], right: Iterable[str] = ()) -> None:
     """A table; `right`: the columns of figures. Where no terminal limits the width, nothing is cut off."""
     to_the_right = set(right)
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=Text(title), title_justify="left", title_style="bold")
     for column in columns:
         table.add_column(column, justify="right" if column in to_the_right else "left", overflow="fold")
     count = 0
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(Text(str(cell)) for cell in row))
         count += 1
     shown = console if console.is_terminal else Console(width=200)
-    shown.print(table if count else f"{title}: none", highlight=False)
+    shown.print(table if count else Text(f"{title}: none"), highlight=False)
 
 
 def local(instant: str | None) -> str:

@@ -34,8 +34,15 @@ def down(var: Var = VAR) -> None:
     shape.down(var, typer.echo)
 
 
-def status(var: Var = VAR, json: AsJson = False) -> None:
+def status(
+    var: Var = VAR,
+    json: AsJson = False,
+    broker: Annotated[bool, typer.Option("--broker", help="Print only the broker's address, for a client.")] = False,
+) -> None:
     """What of the production shape runs."""
+    if broker:
+        typer.echo(shape.client_settings(var).broker)
+        return
     _show(shape.status(var), json)
 
 

@@ -32,6 +32,7 @@ RETRIES = 8
 SWEEP_TICKS = 25
 SWEEP_INTERVAL = timedelta(minutes=15)
 FOLLOW_WAIT_S = 120.0
+REPLICAS_ASKED = 4  # calls go to a service's replicas in turn, and each has a copy of its own
 POLL_S = 0.01
 
 
@@ -78,13 +79,16 @@ def await_followed(client: Client, service: str, upstream: str, tick: Callable[[
     Raises Unavailable when nothing moves any more for FOLLOW_WAIT_S. `tick(position, head)` is called meanwhile.
     """
     head = int(client.call(upstream, "head", retries=RETRIES))
-    reached, waited_s = -1, 0.0
+    reached, waited_s, confirmed = -1, 0.0, 0
     while True:
         position = int(client.call(service, "status", retries=RETRIES)["followed"][upstream])
         if tick is not None:
             tick(min(position, head), head)
-        if position >= head:
+        confirmed = confirmed + 1 if position >= head else 0
+        if confirmed == REPLICAS_ASKED:
             return head
+        if confirmed:
+            continue
         waited_s = 0.0 if position > reached else waited_s + POLL_S
         reached = max(position, reached)
         if waited_s > FOLLOW_WAIT_S:

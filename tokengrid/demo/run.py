@@ -6,7 +6,6 @@ It must not know how the services decide, nor how what comes of it is shown.
 import shared.messaging.patch  # isort: skip  # noqa: F401 - before anything else that does I/O
 
 import fcntl
-import hashlib
 import json
 import shutil
 from collections import Counter
@@ -137,6 +136,8 @@ class _Chapters:
     ) -> None:
         self.options, self.screen, self.client, self.clock = options, screen, client, clock
         self.start, self.end = start, end
+        # Servers keep what other runs have left; there, this run's accounts and calls have names of their own.
+        self.run_id = "" if clock is not None else f"{system_clock():%y%m%dT%H%M%S}-"
         self.sweeper = Sweeper(client)
         self.gateway = Gateway(client, self.sweeper, self._time)
         self.beyond = 0
@@ -156,9 +157,7 @@ class _Chapters:
     def open_accounts(self) -> list[Subscriber]:
         options = self.options
         view = read_catalogue(self.client)
-        # Servers keep what other runs have left; there, this run's accounts have names of their own.
-        prefix = "" if self.clock is not None else f"{_run_id(options)}-"
-        people = subscribers(shops(view, self.start), options.accounts, options.seed, self.start, self.end, prefix)
+        people = subscribers(shops(view, self.start), options.accounts, options.seed, self.start, self.end, self.run_id)
         with self.screen.stage("opening the accounts", "accounts", len(people)) as tick:
             for first in range(0, len(people), OPENING_BATCH):
                 batch = people[first : first + OPENING_BATCH]
@@ -171,7 +170,7 @@ class _Chapters:
 
     def replay(self, people: list[Subscriber], calls: Iterable[Call], start: datetime) -> Figures:
         figures = Figures()
-        traffic = Traffic(people, self.options.seed, start, self.end)
+        traffic = Traffic(people, self.options.seed, start, self.end, self.run_id)
         total = self.options.calls or (CALLS if self.options.trace is None else None)
         with self.screen.stage(REPLAY, "calls", total) as tick:
 
@@ -189,8 +188,14 @@ class _Chapters:
         with self.screen.stage("expiring holds and points", "things") as tick:
             self.sweeper.sweep(self.end)
             tick(self.sweeper.expired.total())
-        with self.screen.stage("following the usage", "events") as tick:
-            position = closing.follow_quota(self.client, lambda reached, _head: tick(reached))
+        with self.screen.stage("waiting for billing", "events") as tick:
+            behind: list[int] = []  # how far billing is, as it comes closer
+
+            def follow(reached: int, _head: int) -> None:
+                behind.append(reached)
+                tick(reached - behind[0])
+
+            position = closing.follow_quota(self.client, follow)
         operators = sorted({shop.operator for shop in shops(read_catalogue(self.client), self.start)})
         with self.screen.stage("issuing the bills", "bills", self.options.accounts) as tick:
             closing.issue_bills(self.client, operators, self.options.period, position, tick)
@@ -240,6 +245,7 @@ def _services(options: Options, start: datetime) -> Iterator[tuple[Client, Path,
     with ExitStack() as open_until_end:
         if options.against is Against.up:
             client = open_until_end.enter_context(attached(options.var))
+            folder = folder.with_name("demo-up")  # the other folder is the embedded databases'
             folder.mkdir(parents=True, exist_ok=True)
             yield client, folder, None
             return
@@ -298,13 +304,6 @@ def _verdict(audited: AuditReport) -> dict[str, Any]:
         "differences_count": audited.differences_count,
         "differences": audited.as_dict()["differences"][:DIFFERENCES_MAX],
     }
-
-
-def _run_id(options: Options) -> str:
-    """The same for the same run, so that repeating one on servers repeats its requests, with one effect."""
-    trace = options.trace.name if options.trace is not None else ""
-    what = f"{options.seed}\n{options.calls}\n{options.accounts}\n{trace}\n{options.period}"
-    return hashlib.sha256(what.encode()).hexdigest()[:8]
 
 
 def _refused(command: Command, error: dict[str, Any], against: Against) -> TokengridError:

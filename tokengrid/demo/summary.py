@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from shared.units import show_points, yuan
@@ -25,20 +26,20 @@ def show(console: Console, outcome: Outcome) -> None:
     """Print the summary."""
     console = console if console.is_terminal else Console(file=console.file, width=WIDTH_PLAIN)
     report = outcome.report
-    for table in (_calls(report), _money(report), _settlement(outcome.settlement), _rates(report), _audit(report)):
-        console.print(f"\n[bold]{table.title}[/bold]", highlight=False)
+    between = [_settlement(outcome.settlement)] if outcome.settlement["matrix"] else []
+    for table in (_calls(report), _money(report), *between, _rates(report), _audit(report)):
+        console.print(f"\n[bold]{escape(str(table.title))}[/bold]", highlight=False)
         table.title = None
         console.print(table, highlight=False)
     _broken(console, report)
     console.print()
     for name, path in outcome.files.items():
         console.print(f"{name:<11} {path}", highlight=False, soft_wrap=True)
-    console.print(
-        f"Ask on: tokengrid bill list · tokengrid account balance {outcome.shown[0]} {outcome.shown[1]} · "
-        "tokengrid events quota",
-        highlight=False,
-        soft_wrap=True,
-    )
+    operator, account = outcome.shown
+    where = " --against up" if report["against"] == "up" else ""
+    console.print("Ask on:")
+    for words in ("bill list", f"account balance {operator} {account}", "events quota"):
+        console.print(f"  tokengrid {words}{where}", highlight=False, soft_wrap=True)
 
 
 def _table(title: str, *columns: tuple[str, bool]) -> Table:
@@ -109,7 +110,7 @@ def _audit(report: dict[str, Any]) -> Table:
         table.add_row(text, "[green]agrees[/green]" if report[key] else "[red]differs[/red]")
     for one in report["differences"]:
         place = f"{one['log']} {one['position']} {one['account']}".strip()
-        table.add_row(f"{place}: {one['what']}", f"expected {one['expected']}, found {one['found']}")
+        table.add_row(escape(f"{place}: {one['what']}"), escape(f"expected {one['expected']}, found {one['found']}"))
     return table
 
 

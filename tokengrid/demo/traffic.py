@@ -31,6 +31,7 @@ CODING_PREFERENCE = 4  # how much likelier a coding plan makes the call of a cod
 class Planned(NamedTuple):
     """A call as it will be attempted: by whom, when, and with which mishaps."""
 
+    name: str  # everywhere: the reservation's, the routing's and the debit's call id; ordered by time
     number: int
     subscriber: Subscriber
     at: datetime
@@ -50,11 +51,6 @@ class Planned(NamedTuple):
     reversed_percent: int = 0
 
     @property
-    def name(self) -> str:
-        """Its name everywhere: the reservation's, the routing's and the debit's call id. Ordered by time."""
-        return f"call-{self.number:09d}"
-
-    @property
     def ends_at(self) -> datetime:
         return self.at + timedelta(milliseconds=self.duration_ms)
 
@@ -62,7 +58,11 @@ class Planned(NamedTuple):
 class Traffic:
     """Plans the calls of a trace, one by one, for a month. `beyond`: calls left out because they came after it."""
 
-    def __init__(self, people: Sequence[Subscriber], seed: int, start: datetime, end: datetime) -> None:
+    def __init__(
+        self, people: Sequence[Subscriber], seed: int, start: datetime, end: datetime, prefix: str = ""
+    ) -> None:
+        """`prefix`: of the calls' names."""
+        self._prefix = prefix
         self._people, self._seed, self._start, self._end = people, seed, start, end
         self._weights = {
             kind: list(accumulate(p.activity * (CODING_PREFERENCE if kind == p.kind else 1) for p in people))
@@ -88,6 +88,7 @@ class Traffic:
 
         ttft_ms = TTFT_BASE_MS + (call.input * TTFT_PER_TOKEN_US) // 1000 + rng.randrange(120)
         return Planned(
+            name=f"{self._prefix}call-{index:09d}",
             number=index,
             subscriber=subscriber,
             at=at,

@@ -5,7 +5,7 @@ Every change to the books is made here, by `evolve`, from what an event says and
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Literal
@@ -15,6 +15,7 @@ from shared.contracts.base import Event
 
 Status = Literal["open", "suspended", "closed"]
 NEVER = datetime.max.replace(tzinfo=UTC)
+LAPSED_MAX = 10_000  # expired reservations an account remembers, for settlements that come late
 
 
 class Grant:
@@ -48,7 +49,7 @@ class Grant:
 
 
 class Hold:
-    """A live (or expired, but not yet settled) reservation and what it still holds, by grant."""
+    """A reservation that has not ended and what it still holds, by grant. Expired, it holds nothing."""
 
     __slots__ = ("event", "expired", "expires_at", "remaining", "reserved_at")
 
@@ -74,6 +75,7 @@ class Account:
         "credit_reserved",
         "grants",
         "holds",
+        "lapsed",
         "opened",
         "overdrawn",
         "reversals",
@@ -86,12 +88,24 @@ class Account:
         self.status: Status | None = None
         self.opened: q.AccountOpened | None = None
         self.grants: dict[str, Grant] = {}
+        # Those from which something may still be drawn; a grant that is used up would only be walked past.
         self._by_order: list[Grant] = []
         self.holds: dict[str, Hold] = {}
+        self.lapsed: dict[str, Hold] = {}  # expired and not settled yet, oldest first
         self.credit_limit = self.credit_reserved = self.credit_debited = 0
         self.overdrawn = 0
         # What was given back of a debit so far, by grant (overdrawn under ""); only debits that were reversed.
         self.reversals: dict[str, dict[str, int]] = {}
+
+    @property
+    def grants_left(self) -> int:
+        """How many grants are not used up: each debit walks them."""
+        return len(self._by_order)
+
+    @property
+    def balance(self) -> int:
+        """What all grants together have left, held or not, expired or not."""
+        return sum(g.available + g.reserved for g in self._by_order)
 
     @property
     def credit_left(self) -> int:
@@ -121,7 +135,7 @@ class Account:
                 self._debit(event.draws)
                 self.overdrawn += event.overdrawn
                 if event.reservation and event.final:
-                    self.holds.pop(event.reservation, None)
+                    self._end(event.reservation)
             case q.PointsReserved():
                 self.holds[event.request_id] = Hold(event)
                 self._reserve(event.draws)
@@ -133,10 +147,10 @@ class Account:
                 self._reserve(event.draws)
             case q.ReservationReleased():
                 self._free(event.reservation, event.draws)
-                self.holds.pop(event.reservation, None)
+                self._end(event.reservation)
             case q.ReservationExpired():
                 self._free(event.reservation, event.draws)
-                self.holds[event.reservation].expired = True
+                self._lapse(event.reservation)
             case q.PointsGranted():
                 grant = Grant(event, version)
                 self.grants[grant.name] = grant
@@ -144,10 +158,14 @@ class Account:
             case q.DebitReversed():
                 self._reverse(event)
             case q.GrantExpired():
-                self.grants[event.grant].expired += event.amount
+                grant = self.grants[event.grant]
+                grant.expired += event.amount
+                self._drop_if_used_up(grant)
             case q.GrantVoided():
-                self.grants[event.grant].voided += event.amount
-                self.grants[event.grant].void = True
+                grant = self.grants[event.grant]
+                grant.voided += event.amount
+                grant.void = True
+                self._drop_if_used_up(grant)
             case q.AccountOpened():
                 self.opened, self.status, self.credit_limit = event, "open", event.credit_limit
             case q.CreditLimitSet():
@@ -161,6 +179,26 @@ class Account:
             case _:
                 raise TypeError(f"not an event of an account: {type(event).__name__}")
 
+    def hold(self, reservation: str) -> Hold | None:
+        """A reservation that has not ended: live, or expired and not settled yet."""
+        return self.holds.get(reservation) or self.lapsed.get(reservation)
+
+    def _end(self, reservation: str) -> None:
+        if self.holds.pop(reservation, None) is None:
+            self.lapsed.pop(reservation, None)
+
+    def _lapse(self, reservation: str) -> None:
+        hold = self.lapsed[reservation] = self.holds.pop(reservation)
+        hold.expired = True
+        if len(self.lapsed) > LAPSED_MAX:
+            del self.lapsed[next(iter(self.lapsed))]
+
+    def _drop_if_used_up(self, grant: Grant) -> None:
+        if not grant.reserved and not grant.available:
+            at = bisect_left(self._by_order, grant)
+            if at < len(self._by_order) and self._by_order[at] is grant:
+                del self._by_order[at]
+
     def _reserve(self, draws: Iterable[q.Draw]) -> None:
         for grant, amount in _pairs(draws):
             if grant == q.CREDIT:
@@ -169,7 +207,7 @@ class Account:
                 self.grants[grant].reserved += amount
 
     def _free(self, reservation: str, draws: Iterable[q.Draw]) -> None:
-        hold = self.holds.get(reservation)
+        hold = self.hold(reservation)
         for grant, amount in _pairs(draws):
             if hold is not None:
                 hold.remaining[grant] -= amount
@@ -183,7 +221,9 @@ class Account:
             if grant == q.CREDIT:
                 self.credit_debited += amount
             else:
-                self.grants[grant].debited += amount
+                drawn = self.grants[grant]
+                drawn.debited += amount
+                self._drop_if_used_up(drawn)
 
     def _reverse(self, event: q.DebitReversed) -> None:
         given = self.reversals.setdefault(event.debit, {})
@@ -192,7 +232,10 @@ class Account:
             if grant == q.CREDIT:
                 self.credit_debited -= amount
             elif grant not in event.regranted:
-                self.grants[grant].reversed += amount
+                back = self.grants[grant]
+                if not back.reserved and not back.available:
+                    insort(self._by_order, back)
+                back.reversed += amount
         given[""] = given.get("", 0) + event.overdrawn
         self.overdrawn -= event.overdrawn
 

@@ -13,6 +13,7 @@ from shared.catalogue.view import applicable_rates
 from shared.contracts import quota as q
 from shared.contracts.base import Event
 from shared.errors import InsufficientQuota, LimitExceeded, ReservationEnded, UnknownReservation
+from shared.units import AMOUNT_MAX
 
 HOLDS_MAX = 10_000  # calls in flight of one account
 
@@ -39,6 +40,7 @@ def reserve(command: q.Reserve, account: Account, context: Context) -> list[Even
         if required > available > 0 and command.accept_partial:
             required, final = available, True
     _refuse_unless(available >= required, available, required)
+    refuse_beyond_counting(required)
     draws, short = draw(account, model.model, model.family, context.at, required)
     assert short == 0, "what is available can be drawn"
     return [
@@ -61,7 +63,8 @@ def extend(command: q.Extend, account: Account, context: Context) -> list[Event]
     hold = _hold(command.reservation, account, context)
     if hold.expired or hold.expires_at <= context.at:
         raise ReservationEnded(f"reservation {command.reservation!r} has expired")
-    model = context.catalogue.model(hold.event.model, hold.reserved_at)
+    model = context.catalogue.model(hold.event.model, hold.reserved_at, retired_too=True)
+    refuse_beyond_counting(hold.amount + command.amount)
     available = account.available(model.model, model.family, context.at)
     _refuse_unless(available >= command.amount, available, command.amount)
     draws, _ = draw(account, model.model, model.family, context.at, command.amount)
@@ -82,8 +85,9 @@ def settle(command: q.Settle, account: Account, context: Context) -> list[Event]
     event = hold.event
     rates = applicable_rates(context.catalogue.rate_card_of(event.rate_card), command.usage, hold.reserved_at)
     amount = rates.price(command.usage)
+    refuse_beyond_counting(account.overdrawn + amount)
     held, rest = _take(hold, amount)
-    model = context.catalogue.model(event.model, hold.reserved_at)
+    model = context.catalogue.model(event.model, hold.reserved_at, retired_too=True)
     # `rest` is above zero only when the hold is used up, so what it held is no longer in the way.
     more, overdrawn = draw(account, model.model, model.family, context.at, rest)
     freed = remaining(hold) if command.final else held
@@ -124,7 +128,7 @@ def release(command: q.Release, account: Account, context: Context) -> list[Even
 
 def expire_reservation(command: ExpireReservation, account: Account, context: Context) -> list[Event]:
     hold = account.holds.get(command.reservation)
-    if hold is None or hold.expired or hold.expires_at > context.at:
+    if hold is None or hold.expires_at > context.at:
         return []
     return [
         q.ReservationExpired(
@@ -138,6 +142,7 @@ def debit(command: q.Debit, account: Account, context: Context) -> list[Event]:
     rate_card, card = context.catalogue.rate_card(command.operator, command.model, context.at)
     rates = applicable_rates(card, command.usage, context.at)
     amount = rates.price(command.usage)
+    refuse_beyond_counting(account.overdrawn + amount)
     if command.on_insufficient == "refuse":
         available = account.available(model.model, model.family, context.at)
         _refuse_unless(available >= amount, available, amount)
@@ -159,6 +164,12 @@ def debit(command: q.Debit, account: Account, context: Context) -> list[Event]:
     ]
 
 
+def refuse_beyond_counting(amount: int) -> None:
+    """An amount that a JSON reader could not count must not get into the log: no reader would accept it."""
+    if amount > AMOUNT_MAX:
+        raise LimitExceeded(f"{amount} millipoints are more than {AMOUNT_MAX}", {"limit": AMOUNT_MAX})
+
+
 def _refuse_unless(affordable: bool, available: int, required: int) -> None:
     if not affordable:
         raise InsufficientQuota(
@@ -168,7 +179,7 @@ def _refuse_unless(affordable: bool, available: int, required: int) -> None:
 
 
 def _hold(reservation: str, account: Account, context: Context) -> Hold:
-    hold = account.holds.get(reservation)
+    hold = account.hold(reservation)
     if hold is not None:
         return hold
     if isinstance(context.find(reservation), q.PointsReserved):

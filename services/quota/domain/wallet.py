@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC
+
 from services.quota.domain.account import Account
 from services.quota.domain.burndown import remaining
 from services.quota.domain.context import Context, ExpireGrant
 from shared.contracts import quota as q
 from shared.contracts.base import Event
-from shared.errors import AccountExists, LimitExceeded, UnknownGrant
+from shared.errors import AccountExists, IdempotencyConflict, LimitExceeded, MalformedCommand, UnknownGrant
 from shared.units import AMOUNT_MAX
 
-GRANTS_MAX = 10_000  # live grants of one account: each debit walks them
+GRANTS_MAX = 10_000  # grants of one account that are not used up: each debit walks them
 
 
 def open_account(command: q.OpenAccount, account: Account, context: Context) -> list[Event]:
@@ -52,7 +54,6 @@ def close_account(command: q.CloseAccount, account: Account, context: Context) -
             reason="account closed",
         )
         for index, (name, hold) in enumerate(account.holds.items())
-        if not hold.expired
     ]
     return [q.AccountClosed(**stamp), *releases]
 
@@ -63,10 +64,17 @@ def grant(command: q.Grant, account: Account, context: Context) -> list[Event]:
         context.catalogue.plan_version(command.operator, command.plan, command.plan_version)
     elif command.plan:
         context.catalogue.plan(command.operator, command.plan, context.at)
-    if len(account.grants) >= GRANTS_MAX:
-        raise LimitExceeded(f"an account has at most {GRANTS_MAX} grants", {"limit": GRANTS_MAX})
-    if sum(g.available + g.reserved for g in account.grants.values()) + command.amount > AMOUNT_MAX:
-        raise LimitExceeded(f"an account holds at most {AMOUNT_MAX} millipoints", {"limit": AMOUNT_MAX})
+    if command.request_id in account.grants:
+        raise IdempotencyConflict(f"there is a grant {command.request_id!r}, given back by a reversal")
+    effective_at = command.effective_at or context.at
+    if command.expires_at is not None and command.expires_at <= effective_at:
+        raise MalformedCommand(
+            "grant: it would have expired before it is effective",
+            {"command": command.NAME, "fields": {"expires_at": [f"must be after {effective_at.isoformat()}"]}},
+        )
+    if account.grants_left >= GRANTS_MAX:
+        raise LimitExceeded(f"an account has at most {GRANTS_MAX} grants that are not used up", {"limit": GRANTS_MAX})
+    refuse_above_most(account, command.amount)
     return [
         q.PointsGranted(
             **context.stamp(command),
@@ -75,12 +83,18 @@ def grant(command: q.Grant, account: Account, context: Context) -> list[Event]:
             price_fen=command.price_fen,
             scope=command.scope,
             priority=command.priority,
-            effective_at=command.effective_at or context.at,
-            expires_at=command.expires_at,
+            effective_at=effective_at.astimezone(UTC),
+            expires_at=command.expires_at and command.expires_at.astimezone(UTC),
             plan=command.plan,
             plan_version=command.plan_version,
         )
     ]
+
+
+def refuse_above_most(account: Account, more: int) -> None:
+    """Raises LimitExceeded if the account would hold more than a JSON reader can count."""
+    if account.balance + more > AMOUNT_MAX:
+        raise LimitExceeded(f"an account holds at most {AMOUNT_MAX} millipoints", {"limit": AMOUNT_MAX})
 
 
 def void_grant(command: q.VoidGrant, account: Account, context: Context) -> list[Event]:

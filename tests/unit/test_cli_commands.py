@@ -1,0 +1,144 @@
+"""The command line: what it lists, how it refuses, and with which exit codes. No service is started."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tokengrid import cli
+
+COMMANDS = ("demo", "up", "down", "status", "serve", "catalog", "account", "bill", "audit", "events")
+SUBCOMMANDS = {
+    "catalog": ("show", "publish", "sample"),
+    "account": ("open", "grant", "balance", "statement", "debits"),
+    "bill": ("list", "show", "html", "settlement"),
+}
+
+
+def test_help_lists_every_command(capsys) -> None:
+    assert cli.run(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert [name for name in COMMANDS if f" {name} " not in shown] == []
+
+
+def test_without_a_command_help_is_shown(capsys) -> None:
+    assert cli.run([]) == 0
+    assert "tokengrid demo" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("group", SUBCOMMANDS)
+def test_help_of_a_group_lists_its_commands(capsys, group: str) -> None:
+    assert cli.run([group, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert [name for name in SUBCOMMANDS[group] if f" {name} " not in shown] == []
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *(f"{g} {c}" for g, names in SUBCOMMANDS.items() for c in names)])
+def test_every_command_explains_itself(capsys, name: str) -> None:
+    assert cli.run([*name.split(), "--help"]) == 0
+    assert "Usage: tokengrid" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["demo", "--nonsense"],
+        ["demo", "--calls", "0"],
+        ["demo", "--calls", "many"],
+        ["demo", "--month", "2026-13"],
+        ["demo", "--against", "elsewhere"],
+        ["account", "balance", "shanghai-telecom"],
+        ["account", "grant", "shanghai-telecom", "a", "0"],
+        ["bill", "settlement", "June"],
+        ["events", "nonsense"],
+        ["catalog", "show", "models", "--operator", "shanghai-telecom"],
+        ["up", "--replicas", "quota"],
+        ["serve", "nonsense"],
+    ],
+)
+def test_what_is_asked_wrongly_is_told_in_one_sentence_with_exit_code_2(
+    capsys, tmp_path: Path, monkeypatch, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(arguments) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert one_sentence(told.err)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["account", "balance", "shanghai-telecom", "a"],
+        ["bill", "list"],
+        ["audit"],
+        ["events", "quota"],
+        ["account", "balance", "shanghai-telecom", "a", "--against", "up"],
+        ["demo", "--trace", "nothing.csv"],
+        ["demo", "--month", "2999-01"],
+        ["catalog", "publish", "nothing.yaml"],
+    ],
+)
+def test_what_cannot_be_done_is_told_in_one_sentence_with_exit_code_1(
+    capsys, tmp_path: Path, monkeypatch, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(arguments) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert one_sentence(told.err)
+
+
+def test_a_wrong_setting_is_named_by_its_variable(capsys, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("TOKENGRID_PAGE_MAX", "none")
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "catalog.db").touch()
+    assert cli.run(["bill", "list", "--var", str(tmp_path)]) == 2
+    assert "TOKENGRID_PAGE_MAX" in capsys.readouterr().err
+
+
+def test_a_folder_that_no_demo_has_left_is_not_wiped(capsys, tmp_path: Path) -> None:
+    precious = tmp_path / "demo" / "precious.txt"
+    precious.parent.mkdir()
+    precious.write_text("keep")
+    assert cli.run(["demo", "--var", str(tmp_path)]) == 1
+    assert one_sentence(capsys.readouterr().err)
+    assert precious.read_text() == "keep"
+
+
+def test_status_of_nothing_is_an_empty_list(capsys, tmp_path: Path) -> None:
+    assert cli.run(["status", "--json", "--var", str(tmp_path)]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_the_sample_catalogue_is_printed_as_a_file_that_can_be_published(capsys) -> None:
+    from services.catalog.files import parse_catalogue
+    from services.catalog.sample import sample_catalogue
+
+    assert cli.run(["catalog", "sample"]) == 0
+    assert parse_catalogue(capsys.readouterr().out) == sample_catalogue()
+
+
+def test_the_program_starts_without_a_word_that_nobody_asked_for(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "default::DeprecationWarning", "-m", "tokengrid.cli", "status", "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert (done.stdout.strip(), "eventlet" in done.stderr.lower()) == ("[]", False)
+
+
+def one_sentence(text: str) -> bool:
+    lines = text.strip().splitlines()
+    return len(lines) == 1 and "Traceback" not in text and len(lines[0]) > 10
