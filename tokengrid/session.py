@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from shared import telemetry
 from shared.clock import Clock
 from shared.config import SERVICES, Settings
 from shared.errors import SetupFailed
@@ -60,7 +61,7 @@ def embedded(folder: Path, clock: Clock | None = None) -> Iterator[Client]:
     if clock is not None:
         classes = [hosted_with(cls, clock) for cls in classes]
     settings = embedded_settings(folder)
-    with serving(classes, settings), Client(settings, "tokengrid") as client:
+    with _telemetry(settings), serving(classes, settings), Client(settings, "tokengrid") as client:
         yield client
 
 
@@ -68,8 +69,19 @@ def embedded(folder: Path, clock: Clock | None = None) -> Iterator[Client]:
 def attached(var: Path) -> Iterator[Client]:
     """A client of the services that `tokengrid up` has started. SetupFailed: none were."""
     _log_as_asked()
-    with Client(up.client_settings(var), "tokengrid") as client:
+    settings = up.client_settings(var)
+    with _telemetry(settings), Client(settings, "tokengrid") as client:
         yield client
+
+
+@contextmanager
+def _telemetry(settings: Settings) -> Iterator[None]:
+    """Traces and metrics of what this process does go where the settings say; nowhere costs nothing."""
+    telemetry.configure(settings, "tokengrid")
+    try:
+        yield
+    finally:
+        telemetry.shutdown()
 
 
 def _log_as_asked() -> None:

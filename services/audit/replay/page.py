@@ -15,6 +15,7 @@ h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
 table { border-collapse: collapse; width: 100% }
 th, td { border-bottom: 1px solid #d0d7de; padding: .3rem .5rem; text-align: left; vertical-align: top }
 td.n { text-align: right; font-variant-numeric: tabular-nums } code { overflow-wrap: anywhere }
+td:first-child code { white-space: nowrap }
 .yes { color: #116329 } .no { color: #a40e26; font-weight: 600 }
 """
 
