@@ -63,7 +63,7 @@ class Balances(Command, frozen=True, kw_only=True):
 
 
 class Sweep(Command, frozen=True, kw_only=True):
-    """Expire what is due at `until` (now), at most `limit` things."""
+    """Expire what is due at `until` (now, and no later than now), at most `limit` things."""
 
     operator: Slug | None = None
     until: Instant | None = None
@@ -109,11 +109,21 @@ METHODS: tuple[Method, ...] = (
         UnknownReservation,
         ReservationEnded,
         InsufficientQuota,
+        LimitExceeded,
     ),
-    _command(q.Settle, q.TokensDebited, *_ACCOUNT, UnknownReservation, ReservationEnded),
+    _command(q.Settle, q.TokensDebited, *_ACCOUNT, UnknownReservation, ReservationEnded, LimitExceeded),
     _command(q.Release, q.ReservationReleased, *_ACCOUNT, UnknownReservation, ReservationEnded),
-    _command(q.Debit, q.TokensDebited, *_ACCOUNT, AccountSuspended, UnknownModel, NoRateInForce, InsufficientQuota),
-    _command(q.Reverse, q.DebitReversed, *_ACCOUNT, UnknownDebit, ReversalExceedsDebit),
+    _command(
+        q.Debit,
+        q.TokensDebited,
+        *_ACCOUNT,
+        AccountSuspended,
+        UnknownModel,
+        NoRateInForce,
+        InsufficientQuota,
+        LimitExceeded,
+    ),
+    _command(q.Reverse, q.DebitReversed, *_ACCOUNT, UnknownDebit, ReversalExceedsDebit, LimitExceeded),
     _command(q.SetCreditLimit, q.CreditLimitSet, *_ACCOUNT),
     _command(q.Suspend, q.AccountSuspended, *_ACCOUNT),
     _command(q.Resume, q.AccountResumed, *_ACCOUNT),

@@ -12,14 +12,16 @@ from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from eventsourcing.application import Application
-from eventsourcing.persistence import IntegrityError as TakenError
 from eventsourcing.persistence import (
+    InfrastructureFactory,
     JSONTranscoder,
     Mapper,
     PersistenceError,
     StoredEvent,
 )
-from eventsourcing.utils import get_topic
+from eventsourcing.persistence import IntegrityError as TakenError
+from eventsourcing.postgres import PostgresFactory
+from eventsourcing.utils import Environment, get_topic
 
 from shared.contracts.base import Event, decode_event, encode_event
 from shared.errors import Conflict, Unavailable
@@ -102,11 +104,15 @@ class EventLog(Application[str]):
     recorder: PostgresLogRecorder | SQLiteLogRecorder
 
     def __init__(self, url: str) -> None:
+        self._url = sa.make_url(url)
         super().__init__(library_environment(url))
-        parsed = sa.make_url(url)
-        if parsed.get_backend_name() == "postgresql":
+
+    def construct_factory(self, env: Environment) -> InfrastructureFactory:
+        factory = super().construct_factory(env)
+        if isinstance(factory, PostgresFactory):
             # What else the URL says (sslmode, options, …), for which the library's configuration has no names.
-            self.recorder.datastore.pool.kwargs.update(parsed.query)  # type: ignore[union-attr]
+            factory.datastore.pool.kwargs.update(self._url.query)  # type: ignore[union-attr]
+        return factory
 
     def construct_transcoder(self) -> JSONTranscoder:
         return JSONTranscoder()  # asked for by the library; our mapper encodes by itself

@@ -7,6 +7,7 @@ dropped for what was touched and folded again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 from collections.abc import Callable, Sequence
@@ -81,6 +82,7 @@ class Writer(Generic[C]):
         self._batch_max = batch_max
         self._trace = trace
         self._waiting: list[_Slot[C]] = []
+        self._unforgotten: set[str] = set()
         self._lock = threading.Lock()
 
     def submit(self, command: C) -> dict[str, Any]:
@@ -167,10 +169,11 @@ class Writer(Generic[C]):
                     return self._answer(commands, answers, [])
                 logged = self.log.append(events, self.position, self._trace())
             except Conflict:
-                self.room.forget(touched)
+                self._forget(touched)
                 continue
             except BaseException:
-                self.room.forget(touched)
+                with contextlib.suppress(TokengridError):  # what went wrong first is what is told
+                    self._forget(touched)
                 raise
             self.position += len(logged)
             self.on_commit(self.position)
@@ -228,7 +231,15 @@ class Writer(Generic[C]):
             answers.append(self.room.answer(command, events, replayed))
         return answers
 
+    def _forget(self, streams: set[str]) -> None:
+        """What the room cannot forget now (it may have to read its log) it must before anything else."""
+        self._unforgotten |= streams
+        self.room.forget(self._unforgotten)
+        self._unforgotten = set()
+
     def _catch_up(self) -> None:
+        if self._unforgotten:
+            self._forget(set())
         while page := self.log.read(self.position, CATCH_UP_PAGE):
             for logged in page:
                 self.room.evolve(logged.stream, logged.version, logged.event)

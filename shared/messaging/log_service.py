@@ -15,12 +15,14 @@ from shared.errors import MalformedCommand
 from shared.messaging.rpc import rpc
 from shared.messaging.wire import settings_of
 
+POSITION_MAX = 2**63 - 1  # what a database's integer holds
 
-def _bound(name: str, value: object, least: int, most: int | None, complaints: dict[str, list[str]]) -> None:
+
+def _bound(name: str, value: object, least: int, most: int, complaints: dict[str, list[str]]) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
         complaints[name] = ["Not a valid integer."]
-    elif value < least or (most is not None and value > most):
-        complaints[name] = [f"Must be at least {least}." if most is None else f"Must be from {least} to {most}."]
+    elif not least <= value <= most:
+        complaints[name] = [f"Must be from {least} to {most}."]
 
 
 class _Pages:
@@ -56,7 +58,7 @@ class LogService:
         `state` is the exact stored JSON text. Raises MalformedCommand for bounds that are no bounds.
         """
         complaints: dict[str, list[str]] = {}
-        _bound("after", after, 0, None, complaints)
+        _bound("after", after, 0, POSITION_MAX, complaints)
         _bound("limit", limit, 1, settings_of(self.config).page_max, complaints)
         if complaints:
             raise MalformedCommand("This is no section of a log.", {"fields": complaints})

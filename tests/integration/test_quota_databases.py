@@ -52,14 +52,15 @@ def test_callers_killed_at_any_instant_hurt_nobody_else(world: World, seed: int)
             answers[request_id] = "killed"
 
     threads = []
+    victims: set[str] = set()
     for n in range(400):
         threads.append((f"d{n}", eventlet.spawn(call, f"d{n}")))
         if dice.random() < 0.5:
             eventlet.sleep(dice.random() * 0.004)
         if dice.random() < 0.4:
             victim, thread = dice.choice(threads[-8:])
+            victims.add(victim)
             thread.kill()
-            answers.setdefault(victim, "killed")  # before it began
     with eventlet.Timeout(60):
         for _, thread in threads:
             with contextlib.suppress(GreenletExit):
@@ -71,6 +72,7 @@ def test_callers_killed_at_any_instant_hurt_nobody_else(world: World, seed: int)
     assert {name for name, answer in answers.items() if answer == "done"} <= debited
     assert world.balance()["available"] == 10**12 - 100_000 * len(debited)
     assert "killed" in answers.values()
+    assert {name for name, _ in threads} - victims <= {name for name, answer in answers.items() if answer == "done"}
 
 
 def test_balances_and_their_position_are_of_one_instant(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from eventsourcing.persistence import OperationalError
 
+from shared.errors import Conflict, Unavailable
+from shared.eventstore.log import EventLog
+from shared.eventstore.recorders import SQLiteLogRecorder
 from tests.unit.catalog_world import CARD, TODAY, TOMORROW, World, small
 
 
@@ -86,3 +90,25 @@ def test_only_the_first_event_carries_the_request(world: World) -> None:
 def test_followers_find_no_reference_to_nothing_on_their_way(world: World) -> None:
     kinds = [e.stream.split(":")[0] for e in world.app.log.read(0, 100)]
     assert kinds == sorted(kinds, key=ORDER.index)
+
+
+def test_a_database_that_fails_after_a_lost_race_leaves_nothing_unpublished_in_view(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = everything(world)
+
+    def lose(*_: object, **__: object) -> object:
+        monkeypatch.setattr(SQLiteLogRecorder, "select_rows", fail)
+        raise Conflict("another writer was faster")
+
+    def fail(*_: object, **__: object) -> object:
+        raise OperationalError("connection lost")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(EventLog, "append", lose)
+        with pytest.raises(Unavailable):
+            world.publish(TOMORROW, rate_cards=card(9))
+    monkeypatch.undo()
+    assert everything(world) == before
+    world.publish(TOMORROW, rate_cards=card(9))
+    assert world.input_rate(at=TOMORROW) == 9
