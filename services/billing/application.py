@@ -26,17 +26,15 @@ from shared.catalogue.copy import CatalogueCopy
 from shared.clock import Clock, system_clock
 from shared.config import Settings
 from shared.contracts import billing as b
-from shared.contracts.base import COMMANDS, Command
+from shared.contracts.base import Command
 from shared.contracts.catalog import Operator
-from shared.contracts.schema import parse
-from shared.errors import LimitExceeded, MalformedCommand, TokengridError, UnknownAccount, UnknownBill
+from shared.errors import UnknownAccount, UnknownBill
 from shared.eventstore.database import engine, migrate
+from shared.eventstore.intake import Intake, named
 from shared.eventstore.log import EventLog, LoggedEvent
 from shared.eventstore.projection import Projector
 from shared.eventstore.writer import Writer
 from shared.telemetry import current_traceparent
-
-BATCH_COMMANDS = ("issue_bills", "pay", "credit", "settle_period")
 
 
 class BillingApplication:
@@ -61,6 +59,7 @@ class BillingApplication:
             trace=current_traceparent,
             position=self.log.head(),
         )
+        self.intake = Intake(self.writer, _read, settings.batch_max)
 
     def close(self) -> None:
         self.log.close()
@@ -81,27 +80,11 @@ class BillingApplication:
     # --- commands ------------------------------------------------------------------------------
     def submit(self, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """One command by its method's name. Raises its refusal."""
-        return self.writer.submit(_command(name, fields))
+        return self.intake.submit(name, fields)
 
     def execute(self, commands: Any) -> list[dict[str, Any]]:
         """A batch: one `{"ok"}` or `{"error"}` per command, in order, one transaction."""
-        if not isinstance(commands, list):
-            raise MalformedCommand("commands must be a list", {"fields": {"commands": ["must be a list"]}})
-        if len(commands) > self.settings.batch_max:
-            raise LimitExceeded(
-                f"a batch has at most {self.settings.batch_max} commands", {"limit": self.settings.batch_max}
-            )
-        answers: list[dict[str, Any] | TokengridError | None] = []
-        parsed: list[Command] = []
-        for fields in commands:
-            try:
-                parsed.append(_tagged(fields))
-                answers.append(None)
-            except TokengridError as refusal:
-                answers.append(refusal)
-        results = iter(self.writer.execute(parsed) if parsed else [])
-        final = [next(results) if answer is None else answer for answer in answers]
-        return [{"error": a.as_dict()} if isinstance(a, TokengridError) else {"ok": a} for a in final]
+        return self.intake.execute(commands)
 
     def dry_run(self, query: b.DryRun) -> dict[str, Any]:
         """The bill as it would be now, without a number."""
@@ -256,13 +239,6 @@ class BillingApplication:
         return rows[:limit], len(rows) > limit  # type: ignore[return-value]
 
 
-def _command(name: Any, fields: Any) -> Command:
-    if name not in BATCH_COMMANDS:
-        raise MalformedCommand(f"no command {str(name)[:64]!r}", {"fields": {"command": ["unknown command"]}})
-    return parse(COMMANDS["billing"][name], fields)
-
-
-def _tagged(fields: Any) -> Command:
-    if not isinstance(fields, dict):
-        raise MalformedCommand("a command must be an object", {"fields": {"_": ["must be an object"]}})
-    return _command(fields.get("command", ""), {k: v for k, v in fields.items() if k != "command"})
+def _read(name: Any, fields: Any) -> Command:
+    """A dry run is a question, although it is published beside the commands."""
+    return named("billing", None if name == b.DryRun.NAME else name, fields)

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from services.billing import reading
 from services.billing import tables as t
-from services.billing.cutoff import check_ended, malformed, occurred
+from services.billing.cutoff import check_ended, malformed
 from services.billing.readmodel import BooksProjection, operator_of
 from services.billing.runs import BillRun, Progress, StatementRun, load_bill_run, load_statement_run, trace_lines
 from shared import telemetry
@@ -24,6 +24,7 @@ from shared.config import Settings
 from shared.contracts import billing as b
 from shared.contracts.base import Command, Event
 from shared.errors import Conflict, LimitExceeded, TokengridError, UnknownBill
+from shared.eventstore.intake import occurred
 from shared.eventstore.log import EventLog, LoggedEvent, NewEvent
 from shared.eventstore.projection import Projector
 from shared.eventstore.writer import receipt

@@ -5,14 +5,13 @@ The cut-off is a position of quota's log. It must not know what is issued.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import sqlalchemy as sa
 
 from services.billing import reading
 from services.billing.readmodel import UsageProjection
 from shared.clock import period_bounds
-from shared.config import Settings
 from shared.errors import MalformedCommand, NotCaughtUp, PeriodOpen
 
 
@@ -27,17 +26,6 @@ def bounds(period: str) -> tuple[datetime, datetime]:
         return period_bounds(period)
     except (ValueError, OverflowError):
         raise malformed("period", "no month of the calendar") from None
-
-
-def occurred(at: datetime | None, now: datetime, settings: Settings) -> datetime:
-    """A command's event time: as given, within bounds, else now."""
-    if at is None:
-        return now
-    oldest = now - timedelta(seconds=settings.backdate_max_s)
-    newest = now + timedelta(seconds=settings.future_max_s)
-    if not oldest <= at <= newest:
-        raise malformed("occurred_at", f"must be from {oldest.isoformat()} to {newest.isoformat()}")
-    return at
 
 
 def check_ended(period: str, at: datetime) -> None:

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
-
-import msgspec
 
 from services.quota.books import books
 from services.quota.domain.account import Account
@@ -22,10 +20,10 @@ from shared.catalogue.copy import CatalogueCopy
 from shared.clock import Clock, system_clock
 from shared.config import Settings
 from shared.contracts import quota as q
-from shared.contracts.base import COMMANDS, Event
-from shared.contracts.schema import parse
-from shared.errors import LimitExceeded, MalformedCommand, TokengridError, UnknownAccount
+from shared.contracts.base import Event
+from shared.errors import TokengridError, UnknownAccount
 from shared.eventstore.database import engine, migrate, snapshot
+from shared.eventstore.intake import Intake, named, occurred, shown
 from shared.eventstore.log import EventLog, LoggedEvent, NewEvent
 from shared.eventstore.projection import Projector
 from shared.eventstore.writer import Writer, receipt
@@ -118,19 +116,9 @@ class Accounts:
         return {"operator": command.operator, "account": command.account, **receipt(events, replayed)}
 
     def _occurred(self, command: q.QuotaCommand, now: datetime) -> datetime:
-        at = command.occurred_at
-        if at is None:
-            return now
-        if isinstance(command, EXPIRIES):
-            return at  # due then, however late the sweep
-        oldest = now - timedelta(seconds=self.settings.backdate_max_s)
-        newest = now + timedelta(seconds=self.settings.future_max_s)
-        if not oldest <= at <= newest:
-            raise MalformedCommand(
-                "occurred_at is out of bounds",
-                {"fields": {"occurred_at": [f"must be from {oldest.isoformat()} to {newest.isoformat()}"]}},
-            )
-        return at.astimezone(UTC)
+        if isinstance(command, EXPIRIES) and command.occurred_at is not None:
+            return command.occurred_at  # due then, however late the sweep
+        return occurred(command.occurred_at, now, self.settings)
 
 
 class QuotaApplication:
@@ -155,6 +143,7 @@ class QuotaApplication:
             trace=current_traceparent,
             position=self.log.head(),
         )
+        self.intake = Intake(self.writer, _read, settings.batch_max)
 
     def close(self) -> None:
         self.log.close()
@@ -163,27 +152,11 @@ class QuotaApplication:
     # -- commands -------------------------------------------------------------------------------
     def submit(self, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """One command by its method's name. Raises its refusal."""
-        return self.writer.submit(_parse(name, fields))
+        return self.intake.submit(name, fields)
 
     def execute(self, commands: Any) -> list[dict[str, Any]]:
         """A batch: one `{"ok"}` or `{"error"}` per command, in order, one transaction."""
-        if not isinstance(commands, list):
-            raise MalformedCommand("commands must be a list", {"fields": {"commands": ["must be a list"]}})
-        if len(commands) > self.settings.batch_max:
-            raise LimitExceeded(
-                f"a batch has at most {self.settings.batch_max} commands", {"limit": self.settings.batch_max}
-            )
-        answers: list[dict[str, Any] | TokengridError | None] = []
-        parsed: list[q.QuotaCommand] = []
-        for fields in commands:
-            try:
-                parsed.append(_parse_tagged(fields))
-                answers.append(None)
-            except TokengridError as refusal:
-                answers.append(refusal)
-        results = iter(self.writer.execute(parsed) if parsed else [])
-        final = [next(results) if answer is None else answer for answer in answers]
-        return [{"error": a.as_dict()} if isinstance(a, TokengridError) else {"ok": a} for a in final]
+        return self.intake.execute(commands)
 
     def sweep(self, query: Sweep) -> dict[str, Any]:
         """Expire holds and grants that are due. What happened, happened at its due time."""
@@ -243,13 +216,13 @@ class QuotaApplication:
         events = self.log.stream(stream, query.after, limit + 1)
         if not events and not self.log.stream(stream, 0, 1):
             raise UnknownAccount(f"no account {stream}", {"operator": query.operator, "account": query.account})
-        return {"events": [_shown(e) for e in events[:limit]], "more": len(events) > limit}
+        return {"events": [shown(e) for e in events[:limit]], "more": len(events) > limit}
 
     def find(self, query: Find) -> dict[str, Any]:
         stream = f"{query.operator}/{query.account}"
         key = request_key(stream, query.name)
         found = self.log.known([key]).get(key)
-        return {"event": _shown(found) if found else None}
+        return {"event": shown(found) if found else None}
 
     def balances(self, query: Balances) -> dict[str, Any]:
         limit = min(max(query.limit, 1), self.settings.page_max)
@@ -289,25 +262,7 @@ def _stream(command: q.QuotaCommand) -> str:
     return f"{command.operator}/{command.account}"
 
 
-def _parse(name: str, fields: Any) -> q.QuotaCommand:
-    struct = COMMANDS["quota"].get(name) if isinstance(name, str) else None
-    if struct is None:
-        raise MalformedCommand(f"no command {str(name)[:64]!r}", {"fields": {"command": ["unknown command"]}})
-    command = parse(struct, fields)
+def _read(name: Any, fields: Any) -> q.QuotaCommand:
+    command = named("quota", name, fields)
     assert isinstance(command, q.QuotaCommand), "every quota command names its account"
     return command
-
-
-def _parse_tagged(fields: Any) -> q.QuotaCommand:
-    if not isinstance(fields, dict):
-        raise MalformedCommand("a command must be an object", {"fields": {"_": ["must be an object"]}})
-    return _parse(fields.get("command", ""), {k: v for k, v in fields.items() if k != "command"})
-
-
-def _shown(logged: LoggedEvent) -> dict[str, Any]:
-    return {
-        "position": logged.position,
-        "version": logged.version,
-        "kind": type(logged.event).__name__,
-        **msgspec.to_builtins(logged.event),
-    }

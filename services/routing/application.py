@@ -20,11 +20,10 @@ from shared.clock import Clock, system_clock
 from shared.config import Settings
 from shared.contracts import catalog as c
 from shared.contracts import routing as r
-from shared.contracts.base import COMMANDS
-from shared.contracts.schema import parse
-from shared.errors import LimitExceeded, MalformedCommand, TokengridError, UnknownCall
+from shared.errors import UnknownCall
 from shared.eventstore.database import engine, migrate
-from shared.eventstore.log import EventLog, LoggedEvent
+from shared.eventstore.intake import Intake, named, shown
+from shared.eventstore.log import EventLog
 from shared.eventstore.writer import Writer
 from shared.telemetry import current_traceparent
 
@@ -53,6 +52,7 @@ class RoutingApplication:
             trace=current_traceparent,
             position=warm_position(self.log, clock()),
         )
+        self.intake = Intake(self.writer, _read, settings.batch_max)
         self.refresh()
 
     def close(self) -> None:
@@ -62,27 +62,11 @@ class RoutingApplication:
     # -- commands -------------------------------------------------------------------------------
     def submit(self, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """One command by its method's name. Raises its refusal."""
-        return self.writer.submit(_parse(name, fields))
+        return self.intake.submit(name, fields)
 
     def execute(self, commands: Any) -> list[dict[str, Any]]:
         """A batch: one `{"ok"}` or `{"error"}` per command, in order, one transaction."""
-        if not isinstance(commands, list):
-            raise MalformedCommand("commands must be a list", {"fields": {"commands": ["must be a list"]}})
-        if len(commands) > self.settings.batch_max:
-            raise LimitExceeded(
-                f"a batch has at most {self.settings.batch_max} commands", {"limit": self.settings.batch_max}
-            )
-        answers: list[dict[str, Any] | TokengridError | None] = []
-        parsed: list[r.RoutingCommand] = []
-        for fields in commands:
-            try:
-                parsed.append(_parse_tagged(fields))
-                answers.append(None)
-            except TokengridError as refusal:
-                answers.append(refusal)
-        results = iter(self.writer.execute(parsed) if parsed else [])
-        final = [next(results) if answer is None else answer for answer in answers]
-        return [{"error": a.as_dict()} if isinstance(a, TokengridError) else {"ok": a} for a in final]
+        return self.intake.execute(commands)
 
     def refresh(self) -> int:
         """Learn what other replicas have stored; the position of the log then reached."""
@@ -96,7 +80,7 @@ class RoutingApplication:
             raise UnknownCall(
                 f"{query.operator} routed no call {query.call!r}", {"operator": query.operator, "call": query.call}
             )
-        return {"operator": query.operator, "call": query.call, "events": [_shown(e) for e in events]}
+        return {"operator": query.operator, "call": query.call, "events": [shown(e) for e in events]}
 
     def deployments(self, query: Deployments) -> dict[str, Any]:
         """Limits, health and load of deployments, as this process sees them now."""
@@ -166,29 +150,11 @@ def _seen(deployment: c.Deployment, fleet: Fleet, now_ms: int) -> dict[str, Any]
     }
 
 
-def _parse(name: Any, fields: Any) -> r.RoutingCommand:
-    struct = COMMANDS["routing"].get(name) if isinstance(name, str) else None
-    if struct is None:
-        raise MalformedCommand(f"no command {str(name)[:64]!r}", {"fields": {"command": ["unknown command"]}})
-    command = parse(struct, fields)
+def _read(name: Any, fields: Any) -> r.RoutingCommand:
+    command = named("routing", name, fields)
     if isinstance(command, r.Route):
         # The order of names and their repetition ask for nothing: without them equal requests are equal.
         plain = tuple(sorted(set(command.exclude)))
         return command if plain == command.exclude else msgspec.structs.replace(command, exclude=plain)
     assert isinstance(command, r.Report), "routing has no other command"
     return command
-
-
-def _parse_tagged(fields: Any) -> r.RoutingCommand:
-    if not isinstance(fields, dict):
-        raise MalformedCommand("a command must be an object", {"fields": {"_": ["must be an object"]}})
-    return _parse(fields.get("command", ""), {k: v for k, v in fields.items() if k != "command"})
-
-
-def _shown(logged: LoggedEvent) -> dict[str, Any]:
-    return {
-        "position": logged.position,
-        "version": logged.version,
-        "kind": type(logged.event).__name__,
-        **msgspec.to_builtins(logged.event),
-    }

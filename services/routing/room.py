@@ -22,7 +22,8 @@ from shared.config import Settings
 from shared.contracts import catalog as c
 from shared.contracts import routing as r
 from shared.contracts.base import Event
-from shared.errors import MalformedCommand, UnknownCall
+from shared.errors import UnknownCall
+from shared.eventstore.intake import occurred
 from shared.eventstore.log import EventLog, LoggedEvent, NewEvent
 from shared.eventstore.writer import receipt
 
@@ -110,7 +111,7 @@ class RoutingRoom:
         return f"{command.call}\t{command.operator}\troute\t{','.join(command.exclude)}"
 
     def decide(self, command: r.RoutingCommand, fingerprint: str) -> list[NewEvent]:
-        at = self._occurred(command.occurred_at)
+        at = occurred(command.occurred_at, self._now, self._settings)
         if isinstance(command, r.Report):
             new = self._report(command, at, fingerprint)
         else:
@@ -199,18 +200,6 @@ class RoutingRoom:
         return market
 
     # -- decisions --------------------------------------------------------------------------------
-    def _occurred(self, at: datetime | None) -> datetime:
-        if at is None:
-            return self._now
-        oldest = self._now - timedelta(seconds=self._settings.backdate_max_s)
-        newest = self._now + timedelta(seconds=self._settings.future_max_s)
-        if not oldest <= at <= newest:
-            raise MalformedCommand(
-                "occurred_at is out of bounds",
-                {"fields": {"occurred_at": [f"must be from {oldest.isoformat()} to {newest.isoformat()}"]}},
-            )
-        return at
-
     def _route(self, command: r.Route, at: datetime, fingerprint: str) -> NewEvent:
         market = self.market(command.operator, command.model, command.region, at)
         choice = choose(market, self.fleet, command, at, self._now_ms)
