@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     heartbeat_s: int = Field(10, ge=0, description="AMQP heartbeat; a dead peer is noticed after two")
     max_workers: int = Field(32, ge=1, description="RPC calls a service process works on at once")
     batch_max: int = Field(8192, ge=1, description="commands in one execute call")
+    waiting_max: int = Field(
+        32_768, ge=1, description="commands that may wait for a commit; past it a service answers Busy at once"
+    )
     page_max: int = Field(5000, ge=1, description="events in one page of a log")
     follow_poll_s: float = Field(1.0, gt=0, description="a follower pulls at least this often, prompted or not")
     backdate_max_s: int = Field(

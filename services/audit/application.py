@@ -46,6 +46,7 @@ class AuditApplication:
             self.log,
             Sealer(self.engine, self._key, clock),
             batch_max=settings.batch_max,
+            waiting_max=settings.waiting_max,
             on_commit=lambda head: self.on_commit(head),
             trace=current_traceparent,
             position=self.log.head(),

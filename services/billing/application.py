@@ -55,6 +55,7 @@ class BillingApplication:
             self.log,
             self.books,
             batch_max=settings.batch_max,
+            waiting_max=settings.waiting_max,
             on_commit=lambda head: self.on_commit(head),
             trace=current_traceparent,
             position=self.log.head(),

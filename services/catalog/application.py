@@ -45,6 +45,7 @@ class CatalogApplication:
             self.log,
             self.room,
             batch_max=settings.batch_max,
+            waiting_max=settings.waiting_max,
             on_commit=lambda head: self.on_commit(head),
             trace=current_traceparent,
         )

@@ -139,6 +139,7 @@ class QuotaApplication:
             self.log,
             self.accounts,
             batch_max=settings.batch_max,
+            waiting_max=settings.waiting_max,
             on_commit=lambda head: self.on_commit(head),
             trace=current_traceparent,
             position=self.log.head(),

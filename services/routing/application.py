@@ -48,6 +48,7 @@ class RoutingApplication:
             self.log,
             self.room,
             batch_max=settings.batch_max,
+            waiting_max=settings.waiting_max,
             on_commit=self._committed,
             trace=current_traceparent,
             position=warm_position(self.log, clock()),

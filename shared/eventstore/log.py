@@ -36,12 +36,13 @@ T = TypeVar("T")
 
 
 class NewEvent(NamedTuple):
-    """An event to be stored: its stream, its version there, and the request key it uses up."""
+    """An event to be stored: its stream, its version there, the request key it uses up, its caller's trace."""
 
     stream: str
     version: int
     event: Event
     key: str | None = None
+    trace: str | None = None
 
 
 class LoggedEvent(NamedTuple):
@@ -145,7 +146,7 @@ class EventLog(Application[str]):
             return {}
         return {key: _logged((*row[:5], None)) for key, row in _asked(self.recorder.select_known, keys).items()}
 
-    def append(self, events: Sequence[NewEvent], after: int, trace: str | None = None) -> list[LoggedEvent]:
+    def append(self, events: Sequence[NewEvent], after: int) -> list[LoggedEvent]:
         """Store `events` at positions `after + 1` and on, all or none, durable on return.
 
         Raises Conflict when a position, version or request key is taken (by another writer, or by an
@@ -153,12 +154,17 @@ class EventLog(Application[str]):
         """
         stored = [self.mapper.to_stored_event(new) for new in events]  # type: ignore[arg-type]
         logged = [
-            LoggedEvent(after + n, str(s.originator_id), s.originator_version, s.topic, s.state.decode(), trace)
-            for n, s in enumerate(stored, start=1)
+            LoggedEvent(after + n, str(s.originator_id), s.originator_version, s.topic, s.state.decode(), new.trace)
+            for n, (s, new) in enumerate(zip(stored, events, strict=True), start=1)
         ]
         for attempt in range(APPEND_ATTEMPTS_MAX):
             try:
-                self.recorder.insert_events(stored, position=after + 1, keys=[new.key for new in events], trace=trace)
+                self.recorder.insert_events(
+                    stored,
+                    position=after + 1,
+                    keys=[new.key for new in events],
+                    traces=[new.trace for new in events],
+                )
                 return logged
             except FAILURES as error:
                 # The reply to a COMMIT can be lost: only the log itself knows whether we are in it.

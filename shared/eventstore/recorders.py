@@ -38,12 +38,12 @@ class PostgresLogRecorder(PostgresApplicationRecorder):
         Raises IntegrityError if a position, a stream's version or a request key is taken.
         """
         keys: Sequence[str | None] = kwargs.get("keys") or [None] * len(stored_events)
-        trace: str | None = kwargs.get("trace")
+        traces: Sequence[str | None] = kwargs.get("traces") or [None] * len(stored_events)
         with self.datastore.get_connection() as connection, connection.transaction(), connection.cursor() as cursor:
             first = kwargs.get("position") or self._next_position(cursor)
             with cursor.copy(f"COPY events ({COLUMNS}) FROM STDIN (FORMAT BINARY)".encode()) as copy:
                 copy.set_types(["int8", "text", "int8", "text", "bytea", "text", "text"])
-                for index, (e, key) in enumerate(zip(stored_events, keys, strict=True)):
+                for index, (e, key, trace) in enumerate(zip(stored_events, keys, traces, strict=True)):
                     copy.write_row((first + index, e.originator_id, e.originator_version, e.topic, e.state, key, trace))
         return list(range(first, first + len(stored_events)))
 
@@ -111,12 +111,12 @@ class SQLiteLogRecorder(SQLiteApplicationRecorder):
     def _insert_events(self, c: SQLiteCursor, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int]:
         first = kwargs.get("position") or (self._max_notification_id(c) or 0) + 1
         keys: Sequence[str | None] = kwargs.get("keys") or [None] * len(stored_events)
-        trace: str | None = kwargs.get("trace")
+        traces: Sequence[str | None] = kwargs.get("traces") or [None] * len(stored_events)
         c.executemany(
             f"INSERT INTO events ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
             [
                 (first + index, e.originator_id, e.originator_version, e.topic, e.state, key, trace)
-                for index, (e, key) in enumerate(zip(stored_events, keys, strict=True))
+                for index, (e, key, trace) in enumerate(zip(stored_events, keys, traces, strict=True))
             ],
         )
         return list(range(first, first + len(stored_events)))

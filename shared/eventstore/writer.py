@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 
 from shared.contracts.base import EVENTS, Command, Event, Requested
-from shared.errors import Conflict, IdempotencyConflict, TokengridError
+from shared.errors import Busy, Conflict, IdempotencyConflict, TokengridError
 from shared.eventstore.log import EventLog, LoggedEvent, NewEvent
 
 T = TypeVar("T")
@@ -53,10 +53,11 @@ class Room(Protocol[K]):
 class _Slot(Generic[C]):
     """Commands of one caller, and what became of them."""
 
-    __slots__ = ("abandoned", "answers", "commands", "error")
+    __slots__ = ("abandoned", "answers", "commands", "error", "trace")
 
-    def __init__(self, commands: Sequence[C]) -> None:
+    def __init__(self, commands: Sequence[C], trace: str | None) -> None:
         self.commands = commands
+        self.trace = trace
         self.answers: list[Answer] | None = None
         self.error: Exception | None = None
         self.abandoned = False
@@ -72,6 +73,7 @@ class Writer(Generic[C]):
         *,
         batch_max: int,
         on_commit: Callable[[int], None] = lambda _head: None,
+        waiting_max: int = 65_536,
         trace: Callable[[], str | None] = lambda: None,
         position: int = 0,
     ) -> None:
@@ -80,8 +82,10 @@ class Writer(Generic[C]):
         self.position = position
         self.on_commit = on_commit
         self._batch_max = batch_max
+        self._waiting_max = waiting_max
         self._trace = trace
         self._waiting: list[_Slot[C]] = []
+        self._waiting_count = 0  # commands in them
         self._unforgotten: set[str] = set()
         self._lock = threading.Lock()
 
@@ -95,10 +99,15 @@ class Writer(Generic[C]):
     def execute(self, commands: Sequence[C]) -> list[Answer]:
         """Up to a batch of commands; one answer or refusal each, in the same order, one transaction.
 
-        Whoever gets the lock works for all who wait: their commands ride in the same commit.
+        Whoever gets the lock works for all who wait: their commands ride in the same commit. Past a bound of
+        waiting commands it raises Busy at once, having changed nothing.
         """
-        slot = _Slot(commands)
+        if self._waiting and self._waiting_count + len(commands) > self._waiting_max:
+            details = {"waiting": self._waiting_count, "limit": self._waiting_max}
+            raise Busy(f"{self._waiting_count} commands are waiting already", details)
+        slot = _Slot(commands, self._trace())
         self._waiting.append(slot)
+        self._waiting_count += len(commands)
         try:
             with self._lock:
                 while not self._done(slot):
@@ -107,6 +116,7 @@ class Writer(Generic[C]):
             slot.abandoned = True
             if slot in self._waiting:
                 self._waiting.remove(slot)
+                self._waiting_count -= len(slot.commands)
             raise
         if slot.error is not None:
             raise slot.error
@@ -129,17 +139,23 @@ class Writer(Generic[C]):
         while self._waiting and (not slots or size + len(self._waiting[0].commands) <= self._batch_max):
             slots.append(self._waiting.pop(0))
             size += len(slots[-1].commands)
+        self._waiting_count -= size
         try:
             self._work_for(slots)
         except BaseException:
             # We are being killed, not those who ride with us: the next of them works for the others. What
             # may have been stored all the same is a replay then.
-            self._waiting[:0] = [slot for slot in slots if not self._done(slot) and not slot.abandoned]
+            left = [slot for slot in slots if not self._done(slot) and not slot.abandoned]
+            self._waiting[:0] = left
+            self._waiting_count += sum(len(slot.commands) for slot in left)
             raise
 
     def _work_for(self, slots: Sequence[_Slot[C]]) -> None:
         try:
-            answers = self._commit([command for slot in slots for command in slot.commands])
+            answers = self._commit(
+                [command for slot in slots for command in slot.commands],
+                [slot.trace for slot in slots for _ in slot.commands],
+            )
         except Exception as error:  # noqa: BLE001 - it is raised where its commands came from
             if len(slots) == 1 or isinstance(error, TokengridError):
                 for slot in slots:
@@ -155,7 +171,7 @@ class Writer(Generic[C]):
     def _done(slot: _Slot[C]) -> bool:
         return slot.answers is not None or slot.error is not None
 
-    def _commit(self, commands: Sequence[C]) -> list[Answer]:
+    def _commit(self, commands: Sequence[C], traces: Sequence[str | None]) -> list[Answer]:
         keys = [self.room.key(command) for command in commands]
         prints = [fingerprint(command) for command in commands]
         for _ in range(CONFLICTS_MAX):
@@ -164,10 +180,10 @@ class Writer(Generic[C]):
             known = {key: [event] for key, event in self.log.known([key for key in keys if key is not None]).items()}
             touched: set[str] = set()
             try:
-                answers, events = self._decide(commands, keys, prints, known, touched)
+                answers, events = self._decide(commands, keys, prints, traces, known, touched)
                 if not events:
                     return self._answer(commands, answers, [])
-                logged = self.log.append(events, self.position, self._trace())
+                logged = self.log.append(events, self.position)
             except Conflict:
                 self._forget(touched)
                 continue
@@ -185,6 +201,7 @@ class Writer(Generic[C]):
         commands: Sequence[C],
         keys: Sequence[str | None],
         prints: Sequence[str],
+        traces: Sequence[str | None],
         known: dict[str, list[LoggedEvent]],
         touched: set[str],
     ) -> tuple[list[Any], list[NewEvent]]:
@@ -192,7 +209,7 @@ class Writer(Generic[C]):
         outcomes: list[Any] = []
         events: list[NewEvent] = []
         here: dict[str, tuple[slice, str]] = {}
-        for command, key, print_ in zip(commands, keys, prints, strict=True):
+        for command, key, print_, trace in zip(commands, keys, prints, traces, strict=True):
             try:
                 if key is not None and key in here:
                     taken, first_print = here[key]
@@ -212,7 +229,7 @@ class Writer(Generic[C]):
                 continue
             start = len(events)
             for index, new in enumerate(decided):
-                events.append(new._replace(key=new.key or key) if index == 0 else new)
+                events.append(new._replace(key=(new.key or key) if index == 0 else new.key, trace=trace))
                 touched.add(new.stream)
                 self.room.evolve(new.stream, new.version, new.event)
             outcomes.append((slice(start, len(events)), False))

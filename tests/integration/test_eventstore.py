@@ -45,10 +45,11 @@ def opened(version: int, key: str | None = None, stream: str = "o/a") -> NewEven
 
 
 def test_what_is_appended_is_read_back(log: EventLog) -> None:
-    events = [opened(1, "k1"), opened(2), opened(1, stream="o/b")]
-    logged = log.append(events, 0, "trace-1")
+    events = [opened(1, "k1")._replace(trace="trace-1"), opened(2), opened(1, stream="o/b")]
+    logged = log.append(events, 0)
     assert log.read(0, 10) == logged
     assert [e.position for e in logged] == [1, 2, 3]
+    assert [e.trace for e in logged] == ["trace-1", None, None]
     assert [e.version for e in log.stream("o/a")] == [1, 2]
     assert log.known(["k1", "k2"])["k1"][:5] == logged[0][:5]
     assert log.head() == 3

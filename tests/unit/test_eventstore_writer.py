@@ -12,7 +12,7 @@ from eventsourcing.persistence import OperationalError
 from greenlet import GreenletExit
 
 from services.quota.application import Accounts
-from shared.errors import TokengridError, Unavailable
+from shared.errors import Busy, TokengridError, Unavailable
 from shared.eventstore.log import EventLog
 from shared.eventstore.recorders import SQLiteLogRecorder
 from tests.unit.quota_world import World
@@ -137,3 +137,53 @@ def test_what_could_not_be_read_is_unavailable_and_leaves_nothing_wrong_in_memor
             world.do("debit", request_id="d", **DEBIT)
     assert world.do("debit", request_id="d", **DEBIT)["replayed"] is False
     assert world.balance()["available"] == 900_000
+
+
+def test_past_a_bound_of_waiting_commands_a_caller_is_told_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.app.writer, "_waiting_max", 2)
+    gate = Gate(monkeypatch)
+    leader = debit(world, "d1")
+    gate.reached.wait()
+    waiters = [debit(world, name) for name in ("d2", "d3")]
+    queued(world, 2)
+    assert isinstance(debit(world, "d4").wait(), Busy)
+    gate.opened.send()
+    for green in (leader, *waiters):
+        green.wait()
+    assert debits(world) == ["d1", "d2", "d3"]
+    assert world.do("debit", request_id="d4", **DEBIT)["replayed"] is False
+
+
+def test_commands_that_share_a_commit_keep_their_own_traces(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    traces = iter(["trace-1", "trace-2", "trace-3"])
+    monkeypatch.setattr(world.app.writer, "_trace", lambda: next(traces))
+    gate = Gate(monkeypatch)
+    callers = [debit(world, "d1")]
+    gate.reached.wait()
+    callers += [debit(world, name) for name in ("d2", "d3")]
+    queued(world, 2)
+    gate.opened.send()
+    for green in callers:
+        green.wait()
+    stored = world.app.log.read(2, 10)
+    assert [(e.event.request_id, e.trace) for e in stored] == [  # type: ignore[attr-defined]
+        ("d1", "trace-1"),
+        ("d2", "trace-2"),
+        ("d3", "trace-3"),
+    ]
+
+
+def test_what_waits_is_counted_through_kills_and_faults(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch)
+    leader = debit(world, "d1")
+    gate.reached.wait()
+    callers = [debit(world, f"d{n}") for n in range(2, 8)]
+    queued(world, 6)
+    assert world.app.writer._waiting_count == 6
+    callers[0].kill()
+    leader.kill()
+    for green in callers[1:]:
+        green.wait()
+    assert world.app.writer._waiting_count == 0
