@@ -48,7 +48,10 @@ class Settings(BaseSettings):
     )
     future_max_s: int = Field(60, ge=0, description="how far ahead of our clock occurred_at may be: clock skew")
     sweep_interval_s: float = Field(
-        0.0, ge=0, description="how often quota sweeps expired grants and holds by its own clock; 0: only when told"
+        30.0, ge=0, description="how often quota expires what is due by its own clock; 0: only when told"
+    )
+    refresh_interval_s: float = Field(
+        1.0, gt=0, description="how long an idle routing replica may be without what the others have learnt"
     )
     seal_interval_s: float = Field(2.0, gt=0, description="how often audit signs a checkpoint of a log that has grown")
     audit_origin: str = Field(

@@ -32,7 +32,8 @@ STARTS_MAX = 4  # a process that was started so often while we wait will not com
 # What a process may inherit of our environment; the rest is nobody's business and would lie in the plan.
 INHERITED = ("TOKENGRID_", "OTEL_", "PYTHON", "PSYCOPG_", "LC_")
 ONLY_FOR = {"TOKENGRID_AUDIT_KEY": "audit"}  # a signing key is its owner's alone
-# This shape is for trying things out here: a past month is replayed long after it has ended.
+# This shape is for trying things out here: a past month is replayed long after it has ended, and what was valid
+# then must not expire by today's clock.
 BACKDATE_MAX_S = 10 * 366 * 86_400
 INHERITED_NAMES = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV")
 
@@ -196,7 +197,7 @@ def _plan(
     if "TOKENGRID_CONFIG_FILE" in inherited:
         inherited["TOKENGRID_CONFIG_FILE"] = str(Path(inherited["TOKENGRID_CONFIG_FILE"]).absolute())
     (folder / "log").mkdir(exist_ok=True)
-    preset = {"TOKENGRID_BACKDATE_MAX_S": str(BACKDATE_MAX_S)}
+    preset = {"TOKENGRID_BACKDATE_MAX_S": str(BACKDATE_MAX_S), "TOKENGRID_SWEEP_INTERVAL_S": "0"}
     plan = []
     for service, command in commands.items():
         given = {name: value for name, value in inherited.items() if ONLY_FOR.get(name, service) == service}

@@ -4,26 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from eventsourcing.persistence import PersistenceError
-from nameko.timer import Timer
-from sqlalchemy.exc import SQLAlchemyError
-
 from services.audit.application import AuditApplication
-from shared.errors import TokengridError
 from shared.messaging.follower import follow
 from shared.messaging.hosting import Hosted
 from shared.messaging.log_service import LogService
 from shared.messaging.rpc import rpc
+from shared.messaging.timing import every
 from shared.messaging.tracing import Tracing
 
 PAGE = 2000  # events of a page: one transaction of some tens of milliseconds
-
-
-class SealTimer(Timer):  # type: ignore[misc]
-    """nameko's timer at the interval that the settings give."""
-
-    def setup(self) -> None:
-        self.interval = self.container.config["tokengrid"].seal_interval_s
 
 
 class AuditService(LogService):
@@ -76,6 +65,6 @@ class AuditService(LogService):
         return self.app.follow("billing", page)
 
     # -- what it does by itself -----------------------------------------------------------------------
-    @SealTimer.decorator(interval=0, expected_exceptions=(TokengridError, PersistenceError, SQLAlchemyError))
+    @every("seal_interval_s")
     def on_time(self) -> None:
         self.app.seal_grown()

@@ -11,6 +11,7 @@ from shared.messaging.follower import follow
 from shared.messaging.hosting import Hosted
 from shared.messaging.log_service import LogService
 from shared.messaging.rpc import rpc
+from shared.messaging.timing import every
 from shared.messaging.tracing import Tracing
 
 
@@ -111,3 +112,8 @@ class QuotaService(LogService):
     @follow("quota")
     def on_quota(self, page: list[dict[str, Any]]) -> int:
         return self.app.follow_quota(page)
+
+    # -- what it does by itself -----------------------------------------------------------------------
+    @every("sweep_interval_s")
+    def on_time(self) -> None:
+        self.app.sweep(Sweep())

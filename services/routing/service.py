@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from eventsourcing.persistence import PersistenceError
-from nameko.timer import timer
-
 from services.routing.application import RoutingApplication
 from services.routing.schemas import Call, Deployments
 from shared.contracts.schema import parse
-from shared.errors import TokengridError
 from shared.messaging.follower import follow
 from shared.messaging.hosting import Hosted
 from shared.messaging.log_service import LogService
 from shared.messaging.rpc import rpc
+from shared.messaging.timing import every
 from shared.messaging.tracing import Tracing
-
-REFRESH_S = 1  # how long an idle replica may be without what the others have learnt
 
 
 class RoutingService(LogService):
@@ -58,6 +53,6 @@ class RoutingService(LogService):
     def on_catalog(self, page: list[dict[str, Any]]) -> int:
         return self.app.follow_catalog(page)
 
-    @timer(interval=REFRESH_S, expected_exceptions=(PersistenceError, TokengridError))  # those heal: try again
+    @every("refresh_interval_s")
     def on_time(self) -> None:
         self.app.refresh()
