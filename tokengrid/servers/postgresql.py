@@ -86,6 +86,9 @@ class PostgreSQL:
         SetupFailed: the programs are missing, or it did not start, with the end of its log.
         """
         self._state = state.load(self._state_file) or self._state  # another process may have started it since
+        mark = self._mark
+        if mark is not None and mark.alive:  # or dying, or recovering: which of them is soon clear
+            process.wait_until(lambda: not mark.alive or self._accepts_work(mark), START_DEADLINE_S)
         if self.pid is None:
             self._prepare()
             self._run()
