@@ -17,6 +17,7 @@ import msgspec
 from shared import errors
 from shared.config import SERVICES, Settings
 from shared.contracts import base
+from shared.contracts.answers import LOG_METHODS
 from shared.contracts.methods import Method
 from shared.contracts.schema import schema_of
 
@@ -38,19 +39,14 @@ def pages() -> dict[str, str]:
 
 def _service(service: str) -> str:
     contract = importlib.import_module(f"shared.contracts.{service}")
-    methods: Iterable[Method] = importlib.import_module(f"services.{service}.schemas").METHODS
+    methods: tuple[Method, ...] = (*importlib.import_module(f"services.{service}.schemas").METHODS, *LOG_METHODS)
     parts = [HEADER, f"# {service}\n\n{_prose(contract)}\n\n## Methods\n"]
     parts += [_method(service, method) for method in methods]
-    parts.append(
-        "\n### `events`, `head`, `ping`\n\n"
-        "`events(after=0, limit=1000)` gives `head` and `events` behind position `after`, each with `position`, "
-        "`stream`, `version`, `topic`, `state` (the exact stored JSON text) and `trace`. `head()` gives the last "
-        "position. `ping()` gives the service's name.\n\n## Events\n"
-    )
+    parts.append("\n## Events\n")
     events = [cls for topic, cls in base.EVENTS.items() if topic.startswith(f"{service}.")]
     for cls in events:
         parts.append(f"\n### `{cls.TOPIC}`\n\n{_prose(cls)}\n\n{_fields(cls)}")
-    parts += _structures(service, [*(m.takes for m in methods if m.takes), *events])
+    parts += _structures(service, [*(m.takes for m in methods if m.takes), *events, *_answers(methods)])
     return "".join(parts)
 
 
@@ -60,14 +56,30 @@ def _method(service: str, method: Method) -> str:
         prose = _prose(method.takes)
         lines.append(f"{prose}\n\n" if prose else "")
         lines.append(_fields(method.takes) + "\n")
-    lines.append(f"Gives: {method.gives}")
-    if method.answer is not None:
-        lines.append(f" Made of `{method.answer.__name__}`.")
-    lines.append("\n")
+    lines.append(f"Gives: {method.gives} {_answer(method)}")
     if method.refusals:
         in_order = sorted(method.refusals, key=_precedence)
         lines.append("\nRefusals: " + ", ".join(f"[`{r.__name__}`](errors.md)" for r in in_order) + ".\n")
     return "".join(lines)
+
+
+def _answer(method: Method) -> str:
+    """What the answer is made of: the fields of its struct, of an event and a receipt, or a bare value."""
+    field = method.answer_field()
+    list_of = "a list of " if method.many else ""
+    if method.receipt is not None:
+        event = method.answer.TOPIC
+        anchor = event.translate(str.maketrans("", "", ".:")).lower()
+        return f"Answer: {list_of}the fields of [`{event}`](#{anchor}), and:\n\n{_fields(method.receipt)}"
+    item = field.inner if isinstance(field, ma.fields.List) else field
+    if not isinstance(item, ma.fields.Nested):
+        return f"Answer: {list_of}{_type(item)}.\n"
+    return f"Answer: {list_of}`{method.answer.__name__}`. {_prose(method.answer)}\n\n{_fields(method.answer)}"
+
+
+def _answers(methods: Iterable[Method]) -> list[type[msgspec.Struct]]:
+    """The structs that answers are made of."""
+    return [a for m in methods for a in (m.answer, m.receipt) if isinstance(a, type) and issubclass(a, msgspec.Struct)]
 
 
 def _precedence(error: type[errors.TokengridError]) -> int:
@@ -81,7 +93,7 @@ def _structures(service: str, roots: Iterable[type[msgspec.Struct]]) -> list[str
 
     def walk(schema: type[ma.Schema]) -> None:
         for field in schema().fields.values():
-            inner = field.inner if isinstance(field, ma.fields.List) else field
+            inner = _innermost(field)
             if isinstance(inner, ma.fields.Nested):
                 nested = type(inner.schema)
                 if nested.__name__ not in seen:
@@ -96,6 +108,17 @@ def _structures(service: str, roots: Iterable[type[msgspec.Struct]]) -> list[str
     return parts
 
 
+def _innermost(field: Any) -> Any:
+    """The field of a list's or object's values, however deep."""
+    match field:
+        case ma.fields.List():
+            return _innermost(field.inner)
+        case ma.fields.Dict():
+            return _innermost(field.value_field)
+        case _:
+            return field
+
+
 def _fields(struct: type[msgspec.Struct]) -> str:
     return _rows(schema_of(struct))
 
@@ -107,6 +130,7 @@ def _rows(schema: type[ma.Schema]) -> str:
     lines = ["| field | type | | meaning |\n|---|---|---|---|\n"]
     for name, field in fields.items():
         need = "required" if field.required else _default(field)
+        need += ", may be null" if field.required and field.allow_none else ""
         meaning = str(field.metadata.get("description", "")).replace("|", "\\|")
         lines.append(f"| `{name}` | {_type(field)} | {need} | {meaning} |\n")
     return "".join(lines)
@@ -128,13 +152,16 @@ def _type(field: Any) -> str:
         case ma.fields.Tuple():
             return "`[" + ", ".join(_type(f) for f in field.tuple_fields) + "]`"
         case ma.fields.Dict():
-            return "object"
+            values = _type(field.value_field)
+            return "object" if values == "any" else f"object of {values}"
+        case ma.fields.Raw():
+            return "any"
         case ma.fields.AwareDateTime():
             return "instant"
         case ma.fields.Integer():
             limits = [v for v in field.validators if isinstance(v, ma.validate.Range)]
             bounds = [(r.min, r.max) for r in limits if r.min is not None or r.max is not None]
-            return "integer" + "".join(f" {lo}…{hi}" for lo, hi in bounds)
+            return "integer" + "".join(f" {lo}…{'' if hi is None else hi}" for lo, hi in bounds)
         case ma.fields.Boolean():
             return "boolean"
         case ma.fields.String():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from shared.contracts import audit as a
-from shared.contracts.base import Command, Count, Slug
+from shared.contracts.answers import Position
+from shared.contracts.base import Answer, Command, Count, Instant, Sha256, Slug
 from shared.contracts.methods import Method
 from shared.errors import AuditFailed, Conflict, MalformedCommand, NotCaughtUp, TokengridError, Unavailable
 
@@ -48,38 +49,81 @@ class Consistency(Command, frozen=True, kw_only=True):
     second: Count | None = None
 
 
+class Checkpoint(Answer, frozen=True, kw_only=True):
+    """The signed head of a log's tree: `note` is a C2SP checkpoint in a signed note, which `verifier_key` verifies.
+
+    While nothing is sealed, `note` is empty, `at` is null and `version` (that in the log's stream) is 0.
+    """
+
+    log: Slug
+    verifier_key: str
+    size: Count
+    root_sha256: Sha256
+    note: str
+    at: Instant | None
+    version: Count
+
+
+class CheckpointList(Answer, frozen=True, kw_only=True):
+    """Checkpoints, oldest first; whether there are `more`."""
+
+    checkpoints: tuple[Checkpoint, ...]
+    more: bool
+
+
+class InclusionProof(Answer, frozen=True, kw_only=True):
+    """The audit path of RFC 9162 for the leaf of index `position` - 1 in the tree of `size`."""
+
+    log: Slug
+    position: Position
+    size: Count
+    leaf_sha256: Sha256
+    proof: tuple[Sha256, ...]
+
+
+class ConsistencyProof(Answer, frozen=True, kw_only=True):
+    """The proof of RFC 9162 that the tree of size `second` extends the one of size `first`."""
+
+    log: Slug
+    first: Count
+    second: Count
+    proof: tuple[Sha256, ...]
+
+
+class Status(Answer, frozen=True, kw_only=True):
+    """`head` of audit's own log. By log: how far it is followed and `sealed`, and its verifier key."""
+
+    head: Position
+    followed: dict[Slug, Position]
+    sealed: dict[Slug, Position]
+    verifier_keys: dict[Slug, str]
+
+
 _ALWAYS: tuple[type[TokengridError], ...] = (MalformedCommand, Unavailable)
-_CHECKPOINT = (
-    "`log`, `size`, `root_sha256`, `note` (a C2SP checkpoint in a signed note; empty while nothing is sealed), `at`, "
-    "its `version` in the log's stream, and the `verifier_key` that the note verifies with."
-)
 
 METHODS: tuple[Method, ...] = (
-    Method(a.Seal.NAME, a.Seal, _CHECKPOINT, a.CheckpointSigned, (*_ALWAYS, NotCaughtUp, AuditFailed, Conflict)),
-    Method("checkpoint", CheckpointOf, _CHECKPOINT, a.CheckpointSigned, _ALWAYS),
     Method(
-        "checkpoints",
-        Checkpoints,
-        "`checkpoints`, each as of `checkpoint`, and `more`.",
-        a.CheckpointSigned,
-        _ALWAYS,
+        a.Seal.NAME,
+        a.Seal,
+        "The checkpoint, signed now or before.",
+        Checkpoint,
+        (*_ALWAYS, NotCaughtUp, AuditFailed, Conflict),
     ),
+    Method("checkpoint", CheckpointOf, "The checkpoint.", Checkpoint, _ALWAYS),
+    Method("checkpoints", Checkpoints, "A page of checkpoints.", CheckpointList, _ALWAYS),
     Method(
         "inclusion",
         Inclusion,
-        "`log`, `position`, `size`, `leaf_sha256`, and `proof`: the audit path of RFC 9162, hex, for index "
-        "`position` - 1.",
-        None,
+        "The proof.",
+        InclusionProof,
         (*_ALWAYS, NotCaughtUp),
     ),
     Method(
         "consistency",
         Consistency,
-        "`log`, `first`, `second`, and `proof`: that of RFC 9162, hex.",
-        None,
+        "The proof.",
+        ConsistencyProof,
         (*_ALWAYS, NotCaughtUp),
     ),
-    Method(
-        "status", None, "`head` of audit's own log; `followed` and `sealed`: position of each log; `verifier_keys`."
-    ),
+    Method("status", None, "How far audit has come.", Status),
 )

@@ -2,8 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from msgspec import Meta
+
 from shared.contracts import billing as b
-from shared.contracts.base import AccountId, Command, Count, Period, Reference, Slug
+from shared.contracts.answers import Position, Receipt, execute
+from shared.contracts.base import (
+    AccountId,
+    Answer,
+    Command,
+    Count,
+    Fen,
+    FenSum,
+    Instant,
+    Name,
+    Period,
+    Reference,
+    Sha256,
+    SignedFen,
+    Slug,
+    Text,
+)
 from shared.contracts.methods import Method
 from shared.errors import (
     Conflict,
@@ -83,20 +103,187 @@ class UsageOf(Command, frozen=True, kw_only=True):
     period: Period
 
 
+# --- answers ---------------------------------------------------------------------------------
+Day = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}\Z", description="`YYYY-MM-DD`, Shanghai's calendar")]
+Pair = Annotated[str, Meta(pattern=r"^[^/]+/[^/]+\Z", description="`home/serving`")]
+
+
+class RunAnswer(Answer, frozen=True, kw_only=True):
+    """A bounded piece of a month's close. `position`: the log's, once it is stored."""
+
+    period: Period
+    quota_position: Count
+    issued: Count
+    remaining: Count
+    position: Position
+
+
+class BillRunAnswer(RunAnswer, frozen=True, kw_only=True):
+    """Bills issued by this call and still `remaining`. `numbers`: first and last of this call, or none."""
+
+    operator: Slug
+    numbers: Annotated[tuple[Reference, ...], Meta(max_length=2)]
+
+
+class StatementRunAnswer(RunAnswer, frozen=True, kw_only=True):
+    """Statements issued by this call and still `remaining`."""
+
+    statements: tuple[Pair, ...]
+
+
+class DryRunAnswer(Answer, frozen=True, kw_only=True):
+    """A bill without a number."""
+
+    bill: b.Bill
+    bill_sha256: Sha256
+
+
+class Payment(Answer, frozen=True, kw_only=True):
+    """A payment of a bill; negative, a refund."""
+
+    at: Instant
+    request_id: Name
+    fen: SignedFen
+
+
+class CreditNote(Answer, frozen=True, kw_only=True):
+    """A credit note on a bill."""
+
+    at: Instant
+    number: Reference
+    fen: Fen
+    reason: Text
+
+
+class BillAnswer(DryRunAnswer, frozen=True, kw_only=True):
+    """An issued bill and what happened to it. due_fen = bill's total_fen - credited_fen - paid_fen."""
+
+    issued_at: Instant
+    position: Position
+    payments: tuple[Payment, ...]
+    credit_notes: tuple[CreditNote, ...]
+    paid_fen: FenSum
+    credited_fen: FenSum
+    due_fen: FenSum
+
+
+class BillHtml(Answer, frozen=True, kw_only=True):
+    """A bill as a printable page."""
+
+    html: str
+
+
+class BillRow(Answer, frozen=True, kw_only=True):
+    """An issued bill without its lines. `sha256`: its `bill_sha256`."""
+
+    number: Reference
+    operator: Slug
+    account: AccountId
+    period: Period
+    issued_at: Instant
+    total_fen: SignedFen
+    vat_fen: SignedFen
+    paid_fen: FenSum
+    credited_fen: FenSum
+    quota_position: Count
+    sha256: Sha256
+
+
+class BillList(Answer, frozen=True, kw_only=True):
+    """Bills in order of their numbers; whether there are `more`."""
+
+    bills: tuple[BillRow, ...]
+    more: bool
+
+
+class ChargeFileAnswer(Answer, frozen=True, kw_only=True):
+    """`csv`: the file with header and control totals; how many charges and fen; the `last` bill's number in it."""
+
+    csv: str
+    count: Count
+    sum_fen: FenSum
+    last: Reference
+    more: bool
+
+
+class IssuedStatement(Answer, frozen=True, kw_only=True):
+    """A statement, its hash, and its position in the log."""
+
+    statement: b.Statement
+    statement_sha256: Sha256
+    position: Position
+
+
+class StatementList(Answer, frozen=True, kw_only=True):
+    """Statements in order of (home, serving); whether there are `more`."""
+
+    statements: tuple[IssuedStatement, ...]
+    more: bool
+
+
+class Net(Answer, frozen=True, kw_only=True):
+    """What is left between two operators after both directions are set off."""
+
+    debtor: Slug
+    creditor: Slug
+    fen: Fen
+
+
+class SettlementAnswer(Answer, frozen=True, kw_only=True):
+    """`matrix[home][serving]`: fen that home owes serving; `netting`: one entry a pair; `balances`: what an operator
+    receives (+) or pays (-) in all, which sums to zero."""
+
+    period: Period
+    matrix: dict[Slug, dict[Slug, Fen]]
+    netting: tuple[Net, ...]
+    balances: dict[Slug, FenSum]
+
+
+class UsageDay(Answer, frozen=True, kw_only=True):
+    """A day's usage of a model. `charged`: the part of `amount` that no grant had paid for."""
+
+    day: Day
+    model: Slug
+    calls: Count
+    usage: b.TokenSums
+    amount: b.SignedAmount
+    charged: b.SignedAmount
+
+
+class UsageAnswer(Answer, frozen=True, kw_only=True):
+    """Usage by day and model; `quota_position`: how far it was followed."""
+
+    days: tuple[UsageDay, ...]
+    quota_position: Position
+
+
+class Followed(Answer, frozen=True, kw_only=True):
+    """How far the other logs are followed."""
+
+    quota: Position
+    catalog: Position
+
+
+class Status(Answer, frozen=True, kw_only=True):
+    """`head` of billing's own log, and what it follows."""
+
+    head: Position
+    followed: Followed
+
+
 METHODS: tuple[Method, ...] = (
     Method(
         "issue_bills",
         b.IssueBills,
-        "`issued`, `remaining`, `numbers` (first and last of this call, or none) and the log's `position`. "
-        "Repeat until `remaining` is 0; a call may issue fewer than `limit`.",
-        None,
+        "What was issued. Repeat until `remaining` is 0; a call may issue fewer than `limit`.",
+        BillRunAnswer,
         (MalformedCommand, UnknownOperator, PeriodOpen, NotCaughtUp, LimitExceeded, Conflict),
     ),
     Method(
         "dry_run",
         b.DryRun,
-        "`bill`, without a number, and its `bill_sha256`.",
-        b.Bill,
+        "The bill as it would be, and its hash.",
+        DryRunAnswer,
         (MalformedCommand, UnknownAccount),
     ),
     Method(
@@ -105,6 +292,7 @@ METHODS: tuple[Method, ...] = (
         "The receipt of the payment. A negative payment is a refund.",
         b.BillPaid,
         (MalformedCommand, UnknownBill, IdempotencyConflict, LimitExceeded, Conflict),
+        receipt=Receipt,
     ),
     Method(
         "credit",
@@ -112,47 +300,22 @@ METHODS: tuple[Method, ...] = (
         "The receipt of the credit note with its `number`.",
         b.CreditNoteIssued,
         (MalformedCommand, UnknownBill, IdempotencyConflict, LimitExceeded, Conflict),
+        receipt=Receipt,
     ),
     Method(
         "settle_period",
         b.SettlePeriod,
-        "`issued`, `remaining`, `statements` (pairs `home/serving`) and the log's `position`. Repeat until "
-        "`remaining` is 0.",
-        None,
+        "What was issued. Repeat until `remaining` is 0.",
+        StatementRunAnswer,
         (MalformedCommand, PeriodOpen, NotCaughtUp, LimitExceeded, Conflict),
     ),
-    Method(
-        "execute",
-        None,
-        "A batch of commands, each `{command, ...fields}`: one `{ok}` or `{error}` each, in order, one transaction.",
-        None,
-        (MalformedCommand, LimitExceeded),
-    ),
-    Method(
-        "bill",
-        BillOf,
-        "`bill`, `bill_sha256`, `issued_at`, `position`, `payments`, `credit_notes`, `paid_fen`, `credited_fen`, "
-        "`due_fen`.",
-        b.Bill,
-        (MalformedCommand, UnknownBill),
-    ),
-    Method("bill_page", BillPage, "`html`: the bill as a printable page.", None, (MalformedCommand, UnknownBill)),
-    Method("bills", Bills, "`bills`, without their lines, and `more`.", None, (MalformedCommand,)),
-    Method(
-        "charge_file",
-        ChargeFile,
-        "`csv` with header and control totals, its `count` and `sum_fen`, the `last` number in it, and `more`.",
-        None,
-        (MalformedCommand,),
-    ),
-    Method("statements", Statements, "`statements` and `more`.", b.Statement, (MalformedCommand,)),
-    Method("settlement", Settlement, "`matrix`, `netting`, `balances`, in fen.", None, (MalformedCommand,)),
-    Method(
-        "usage",
-        UsageOf,
-        "`days`: usage by day and model; `quota_position`: how far it was followed.",
-        None,
-        (MalformedCommand, UnknownAccount),
-    ),
-    Method("status", None, "`head` of billing's own log, and `followed` positions of quota and catalog."),
+    execute(MalformedCommand, LimitExceeded, Conflict),
+    Method("bill", BillOf, "The bill and its account.", BillAnswer, (MalformedCommand, UnknownBill)),
+    Method("bill_page", BillPage, "The page.", BillHtml, (MalformedCommand, UnknownBill)),
+    Method("bills", Bills, "A page of bills.", BillList, (MalformedCommand,)),
+    Method("charge_file", ChargeFile, "The file.", ChargeFileAnswer, (MalformedCommand,)),
+    Method("statements", Statements, "A page of statements.", StatementList, (MalformedCommand,)),
+    Method("settlement", Settlement, "Fen by operators.", SettlementAnswer, (MalformedCommand,)),
+    Method("usage", UsageOf, "The days of the period.", UsageAnswer, (MalformedCommand, UnknownAccount)),
+    Method("status", None, "How far billing has come.", Status),
 )

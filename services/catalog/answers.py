@@ -25,7 +25,7 @@ def _plain(value: Any) -> Any:
 
 
 def row(version: Version[Any]) -> Row:
-    """One version of an item, as `schemas.Item` describes it."""
+    """One version of an item, as `schemas.ItemVersion` describes it."""
     return {
         "key": version.item.key,
         "version": version.number,

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from shared.contracts import catalog as c
-from shared.contracts.base import Command, Count, Instant, Part, Reference, Slug
+from shared.contracts.answers import Position, Version
+from shared.contracts.base import Answer, Command, Count, Instant, Reference, Slug
 from shared.contracts.methods import Method
 from shared.errors import (
     CatalogueConflict,
@@ -136,29 +137,107 @@ class Imports(Command, frozen=True, kw_only=True):
     limit: Limit = LIMIT_DEFAULT
 
 
-class Published(Part, frozen=True, kw_only=True):
-    """The answer to a publication. Positions are 0 where nothing was new."""
+# --- answers ---------------------------------------------------------------------------------
+class Published(Answer, frozen=True, kw_only=True):
+    """How many items were new and how many held already unchanged, and where they stand in the log: positions are 0
+    where nothing was new. `warnings`: sentences about prices below wholesale."""
 
     published: Count
     skipped: Count
-    first_position: Count
-    last_position: Count
+    first_position: Position
+    last_position: Position
     effective_from: Instant
     replayed: bool
     warnings: tuple[str, ...]
 
 
-class Item(Part, frozen=True, kw_only=True):
+class ItemVersion(Answer, frozen=True, kw_only=True):
     """One version of an item. `reference` is `key@version`; `item` has every field of its kind."""
 
-    key: str
-    version: Count
+    key: Reference
+    version: Version
     reference: Reference
     effective_from: Instant
     recorded_at: Instant
+
+
+class AnyItem(ItemVersion, frozen=True, kw_only=True):
+    """One version of an item of the kind that was asked for."""
+
     item: dict[str, Any]
 
 
+class ModelItem(ItemVersion, frozen=True, kw_only=True):
+    """One version of a model."""
+
+    item: c.Model
+
+
+class RateCardItem(ItemVersion, frozen=True, kw_only=True):
+    """One version of a rate card."""
+
+    item: c.RateCard
+
+
+class PlanItem(ItemVersion, frozen=True, kw_only=True):
+    """One version of an offer."""
+
+    item: c.Plan
+
+
+class OperatorItem(ItemVersion, frozen=True, kw_only=True):
+    """One version of an operator."""
+
+    item: c.Operator
+
+
+class RegionItem(ItemVersion, frozen=True, kw_only=True):
+    """One version of a region."""
+
+    item: c.Region
+
+
+class DataCentreItem(ItemVersion, frozen=True, kw_only=True):
+    """One version of a data centre."""
+
+    item: c.DataCentre
+
+
+class DeploymentItem(ItemVersion, frozen=True, kw_only=True):
+    """One version of a deployment."""
+
+    item: c.Deployment
+
+
+class TariffItem(ItemVersion, frozen=True, kw_only=True):
+    """One version of a wholesale tariff."""
+
+    item: c.Tariff
+
+
+class PolicyItem(ItemVersion, frozen=True, kw_only=True):
+    """One version of a routing policy."""
+
+    item: c.Policy
+
+
+class Positioned(Answer, frozen=True, kw_only=True):
+    """Where the event stands in the log."""
+
+    position: Position
+
+
+ITEMS: dict[KindName, type[ItemVersion]] = {
+    "model": ModelItem,
+    "rate_card": RateCardItem,
+    "plan": PlanItem,
+    "operator": OperatorItem,
+    "region": RegionItem,
+    "data_centre": DataCentreItem,
+    "deployment": DeploymentItem,
+    "tariff": TariffItem,
+    "policy": PolicyItem,
+}
 # Each list method: its question and the kind of things it lists.
 LISTS: dict[str, tuple[type[ListQuestion], KindName]] = {
     "models": (Models, "model"),
@@ -176,8 +255,7 @@ METHODS: tuple[Method, ...] = (
     Method(
         "publish",
         c.Publish,
-        "How many items were new and how many held already unchanged, where they stand in the log, and warnings: "
-        "sentences about prices below wholesale.",
+        "What was published.",
         Published,
         (MalformedCommand, IdempotencyConflict, LimitExceeded, CatalogueConflict, Conflict, Unavailable),
     ),
@@ -186,28 +264,37 @@ METHODS: tuple[Method, ...] = (
             name,
             question,
             "A list of versions in force, in order of their keys. A full list: ask again after its last key.",
-            Item,
+            ITEMS[kind],
             (MalformedCommand, Unavailable),
+            many=True,
         )
-        for name, (question, _kind) in LISTS.items()
+        for name, (question, kind) in LISTS.items()
     ),
-    Method("model", OneModel, "The version in force.", Item, (MalformedCommand, UnknownModel, Unavailable)),
+    Method("model", OneModel, "The version in force.", ModelItem, (MalformedCommand, UnknownModel, Unavailable)),
     Method(
         "rate_card",
         OneRateCard,
         "The version in force.",
-        Item,
+        RateCardItem,
         (MalformedCommand, UnknownOperator, UnknownModel, NoRateInForce, Unavailable),
     ),
     Method(
-        "plan", OnePlan, "The version in force.", Item, (MalformedCommand, UnknownOperator, UnknownPlan, Unavailable)
+        "plan",
+        OnePlan,
+        "The version in force.",
+        PlanItem,
+        (MalformedCommand, UnknownOperator, UnknownPlan, Unavailable),
     ),
-    Method("history", History, "A list of every version, by number.", Item, (MalformedCommand, Unavailable)),
+    Method(
+        "history", History, "A list of every version, by number.", AnyItem, (MalformedCommand, Unavailable), many=True
+    ),
     Method(
         "imports",
         Imports,
         "A list of the imports' events, each with its `position` in the log, oldest first.",
         c.PricesImported,
         (MalformedCommand, Unavailable),
+        many=True,
+        receipt=Positioned,
     ),
 )

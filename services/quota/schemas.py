@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from shared.contracts import quota as q
-from shared.contracts.base import AccountId, Command, Count, Instant, Name, Reference, Requested, Slug
+from shared.contracts.answers import AccountReceipt, Position, RecordedEvent, Version, execute
+from shared.contracts.base import (
+    AccountId,
+    Amount,
+    AmountOrZero,
+    AmountSum,
+    Answer,
+    Command,
+    Count,
+    Instant,
+    Name,
+    Reference,
+    Requested,
+    Slug,
+)
 from shared.contracts.methods import Method
 from shared.errors import (
     AccountClosed,
@@ -78,13 +94,118 @@ QUERIES: dict[str, type[Command]] = {
     "sweep": Sweep,
 }
 
+# --- answers ---------------------------------------------------------------------------------
+AccountStatus = Literal["open", "suspended", "closed"]
+
+
+class GrantBooks(Answer, frozen=True, kw_only=True):
+    """A grant and what became of it: available = granted - reserved - debited + reversed - expired - voided."""
+
+    grant: Name
+    source: q.GrantSource
+    plan: Reference
+    granted: Amount
+    available: AmountOrZero
+    reserved: AmountOrZero
+    debited: AmountSum
+    reversed: AmountSum
+    expired: AmountSum
+    voided: AmountSum
+    ended: bool
+    expires_at: Instant | None
+
+
+class BalanceAnswer(Answer, frozen=True, kw_only=True):
+    """An account's books. `available`: over grants for any model, and what is left of the credit limit, less what is
+    overdrawn; it and `credit_left` may be negative."""
+
+    operator: Slug
+    account: AccountId
+    status: AccountStatus
+    version: Version
+    available: AmountSum
+    reserved: AmountSum
+    credit_limit: AmountOrZero
+    credit_left: AmountSum
+    overdrawn: AmountSum
+    grants: tuple[GrantBooks, ...]
+
+
+class StatementAnswer(Answer, frozen=True, kw_only=True):
+    """An account's events, oldest first; whether there are `more`."""
+
+    events: tuple[RecordedEvent, ...]
+    more: bool
+
+
+class Found(Answer, frozen=True, kw_only=True):
+    """The event that the request made; null where there is none."""
+
+    event: RecordedEvent | None
+
+
+class GrantSums(Answer, frozen=True, kw_only=True):
+    """What became of a grant, from the read model. The credit limit's, under `credit`, has nothing granted."""
+
+    granted: AmountSum
+    reserved: AmountSum
+    debited: AmountSum
+    reversed: AmountSum
+    expired: AmountSum
+    voided: AmountSum
+
+
+class AccountRow(Answer, frozen=True, kw_only=True):
+    """An account, from the read model; its grants by name."""
+
+    operator: Slug
+    account: AccountId
+    status: AccountStatus
+    version: Version
+    credit_limit: AmountOrZero
+    overdrawn: AmountSum
+    grants: dict[Name, GrantSums]
+
+
+class BalanceList(Answer, frozen=True, kw_only=True):
+    """Accounts, the log's `position` they stand at, and whether there may be `more`."""
+
+    accounts: tuple[AccountRow, ...]
+    position: Position
+    more: bool
+
+
+class Swept(Answer, frozen=True, kw_only=True):
+    """How many things expired. `remaining`: whether there may be more."""
+
+    expired_reservations: Count
+    expired_grants: Count
+    remaining: bool
+
+
+class Followed(Answer, frozen=True, kw_only=True):
+    """How far the catalogue and, by the read model, quota's own log are followed."""
+
+    catalog: Position
+    quota: Position
+
+
+class Status(Answer, frozen=True, kw_only=True):
+    """`head` of quota's own log, what is followed, and how many accounts are in memory."""
+
+    head: Position
+    followed: Followed
+    accounts_cached: Count
+
+
+# --- methods ---------------------------------------------------------------------------------
 _ALWAYS: tuple[type[TokengridError], ...] = (MalformedCommand, Conflict, Unavailable)
 _ACCOUNT = (UnknownAccount, IdempotencyConflict, AccountClosed)
 _RECEIPT = "Receipt: the event's fields, its `position` in the log, its `version`, and whether it was `replayed`."
 
 
 def _command(struct: type[Command], event: type[Requested], *refusals: type[TokengridError]) -> Method:
-    return Method(struct.NAME, struct, _RECEIPT, event, (*_ALWAYS, *refusals))
+    return Method(struct.NAME, struct, _RECEIPT, event, (*_ALWAYS, *refusals), receipt=AccountReceipt)
 
 
 METHODS: tuple[Method, ...] = (
@@ -128,38 +249,13 @@ METHODS: tuple[Method, ...] = (
     _command(q.Suspend, q.AccountSuspended, *_ACCOUNT),
     _command(q.Resume, q.AccountResumed, *_ACCOUNT),
     _command(q.CloseAccount, q.AccountClosed, *_ACCOUNT),
+    execute(*_ALWAYS, LimitExceeded),
+    Method("balance", Balance, "The account's books.", BalanceAnswer, (MalformedCommand, UnknownAccount)),
     Method(
-        "execute",
-        None,
-        "`commands`: up to 8,192 objects, each with its method's name under `command` and that method's fields. "
-        'One transaction. A list in the same order: `{"ok": receipt}` or '
-        '`{"error": {"code", "message", "details"}}`; a refused command does not touch the others.',
-        None,
-        _ALWAYS,
+        "statement", Statement, "A page of the account's events.", StatementAnswer, (MalformedCommand, UnknownAccount)
     ),
-    Method(
-        "balance",
-        Balance,
-        "`status`, `available` over all models, `reserved`, `credit_limit`, `credit_left`, `overdrawn` (millipoints), "
-        "and `grants`, each with what became of it.",
-        None,
-        (MalformedCommand, UnknownAccount),
-    ),
-    Method("statement", Statement, "`events`, oldest first, and `more`.", None, (MalformedCommand, UnknownAccount)),
-    Method("find", Find, "The event that the request made, or none.", None, (MalformedCommand, UnknownAccount)),
-    Method(
-        "balances",
-        Balances,
-        "`accounts` with the books of each grant from the read model, the log `position` they stand at, and `more`.",
-        None,
-        (MalformedCommand,),
-    ),
-    Method(
-        "sweep",
-        Sweep,
-        "`expired_reservations`, `expired_grants`, and `remaining`: whether there may be more.",
-        None,
-        _ALWAYS,
-    ),
-    Method("status", None, "`head`, and how far the catalogue and the read model are followed."),
+    Method("find", Find, "The event, or none.", Found, (MalformedCommand,)),
+    Method("balances", Balances, "A page of accounts.", BalanceList, (MalformedCommand,)),
+    Method("sweep", Sweep, "What was done.", Swept, _ALWAYS),
+    Method("status", None, "How far quota has come.", Status),
 )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from shared.contracts import routing as r
-from shared.contracts.base import Command, Count, Reference, RequestId, Slug
+from shared.contracts.answers import CallReceipt, Position, RecordedEvent, execute
+from shared.contracts.base import Answer, Command, Count, Instant, Percent, Reference, RequestId, Slug
 from shared.contracts.methods import Method
 from shared.errors import (
     Conflict,
@@ -35,6 +38,59 @@ class Deployments(Command, frozen=True, kw_only=True):
     limit: Count = 500
 
 
+class CallHistory(Answer, frozen=True, kw_only=True):
+    """A call's events, oldest first: where it was sent and why, and how it went there."""
+
+    operator: Slug
+    call: RequestId
+    events: tuple[RecordedEvent, ...]
+
+
+class DeploymentSeen(Answer, frozen=True, kw_only=True):
+    """A deployment's limits, and what this process knows of it now.
+
+    `open_until`: end of the circuit's cool-down; `ttft_ms`: 90th percentile of the time to first token, null with
+    too few samples; `calls`: those that hold a lease there.
+    """
+
+    deployment: Slug
+    model: Slug
+    data_centre: Slug
+    serving_operator: Slug
+    circuit: Literal["closed", "open", "half-open"]
+    open_until: Instant | None
+    consecutive_failures: Count
+    error_share_percent: Percent
+    throttled: bool
+    ttft_ms: Count | None
+    calls: Count
+    concurrent_calls: Count
+    tokens_last_minute: Count
+    tokens_per_minute: Count
+
+
+class DeploymentList(Answer, frozen=True, kw_only=True):
+    """Deployments by name; whether there are `more`."""
+
+    deployments: tuple[DeploymentSeen, ...]
+    more: bool
+
+
+class Followed(Answer, frozen=True, kw_only=True):
+    """How far the catalogue and routing's own log are followed."""
+
+    catalog: Position
+    routing: Position
+
+
+class Status(Answer, frozen=True, kw_only=True):
+    """`head` of routing's own log, what is followed, and how many calls are in memory."""
+
+    head: Position
+    followed: Followed
+    calls_cached: Count
+
+
 _ALWAYS: tuple[type[TokengridError], ...] = (MalformedCommand, Conflict, Unavailable)
 
 METHODS: tuple[Method, ...] = (
@@ -45,6 +101,7 @@ METHODS: tuple[Method, ...] = (
         "reasons, `rates` and `rate_card` that will apply, `lease_expires_at`; `position`, `version`, `replayed`.",
         r.CallRouted,
         (*_ALWAYS, UnknownOperator, IdempotencyConflict, UnknownModel, NoRateInForce, NoDeployment),
+        receipt=CallReceipt,
     ),
     Method(
         r.Report.NAME,
@@ -52,31 +109,10 @@ METHODS: tuple[Method, ...] = (
         "Receipt: the event's fields, its `position` in the log, its `version`, and whether it was `replayed`.",
         r.CallServed,
         (*_ALWAYS, IdempotencyConflict, UnknownCall),
+        receipt=CallReceipt,
     ),
-    Method(
-        "execute",
-        None,
-        "`commands`: a list of objects, each with its method's name under `command` and that method's fields. "
-        'One transaction. A list in the same order: `{"ok": receipt}` or '
-        '`{"error": {"code", "message", "details"}}`; a refused command does not touch the others.',
-        None,
-        (*_ALWAYS, LimitExceeded),
-    ),
-    Method(
-        "call",
-        Call,
-        "`events`, oldest first: where the call was sent and why, and how it went there.",
-        None,
-        (MalformedCommand, UnknownCall),
-    ),
-    Method(
-        "deployments",
-        Deployments,
-        "`deployments`, each with its limits and what this process knows of it: `circuit`, `open_until`, "
-        "`consecutive_failures`, `error_share_percent`, `throttled`, `ttft_ms` (90th percentile), `calls`, "
-        "`tokens_last_minute`; and `more`.",
-        None,
-        (MalformedCommand,),
-    ),
-    Method("status", None, "`head`, how far the catalogue is followed, and how many calls are in memory."),
+    execute(*_ALWAYS, LimitExceeded),
+    Method("call", Call, "The call's history.", CallHistory, (MalformedCommand, UnknownCall)),
+    Method("deployments", Deployments, "A page of deployments.", DeploymentList, (MalformedCommand,)),
+    Method("status", None, "How far routing has come.", Status),
 )

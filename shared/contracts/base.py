@@ -67,6 +67,10 @@ Period = Annotated[
     str, Meta(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])\Z", description="billing month, `YYYY-MM`, Shanghai's calendar")
 ]
 Instant = Annotated[datetime, Meta(tz=True, description="instant with time zone")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z", description="SHA-256, hex")]
+# Sums over many records, in answers only: each part is bounded, the sum is not.
+AmountSum = Annotated[int, Meta(description="millipoints")]
+FenSum = Annotated[int, Meta(description="fen (1/100 yuan)")]
 
 TOKEN_CLASSES = ("input", "cached_input", "cache_write", "output")
 
@@ -120,6 +124,10 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """What somebody asks for; NAME is its RPC method."""
 
     NAME: ClassVar[str] = ""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What an RPC method gives, or a piece of it."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

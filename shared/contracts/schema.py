@@ -29,6 +29,11 @@ def schema_of(struct: type[msgspec.Struct]) -> type[ma.Schema]:
     return _schema_of(struct)
 
 
+def field_of(kind: Any) -> ma.fields.Field[Any]:
+    """The marshmallow field of a type: nested for a struct, plain for an annotated integer or string."""
+    return _field(mi.type_info(kind))
+
+
 @functools.cache
 def _schema_of(struct: type[msgspec.Struct]) -> type[ma.Schema]:
     info = cast(mi.StructType, mi.type_info(struct))
@@ -97,6 +102,8 @@ def _typed(kind: mi.Type, kwargs: dict[str, Any]) -> ma.fields.Field[Any]:
             return ma.fields.List(_field(kind.item_type), **kwargs)
         case mi.DictType():
             return ma.fields.Dict(keys=_field(kind.key_type), values=_field(kind.value_type), **kwargs)
+        case mi.AnyType():
+            return ma.fields.Raw(**(kwargs | {"allow_none": True}))
         case _:
             raise TypeError(f"no marshmallow field for {kind!r}")
 

@@ -11,11 +11,10 @@ from typing import Any
 
 from nameko.dependency_providers import Config
 
+from shared.contracts.answers import POSITION_MAX
 from shared.errors import MalformedCommand
 from shared.messaging.rpc import rpc
 from shared.messaging.wire import settings_of
-
-POSITION_MAX = 2**63 - 1  # what a database's integer holds
 
 
 def _bound(name: str, value: object, least: int, most: int, complaints: dict[str, list[str]]) -> None:

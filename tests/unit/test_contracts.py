@@ -12,6 +12,7 @@ import pytest
 
 from shared.config import SERVICES
 from shared.contracts import base, quota
+from shared.contracts.answers import LOG_METHODS
 from shared.contracts.methods import Method
 from shared.contracts.schema import FIELDS_REPORTED_MAX, parse, schema_of
 from shared.errors import MalformedCommand, TokengridError, catalogue
@@ -48,7 +49,24 @@ def test_the_published_methods_are_those_of_the_service(service: str) -> None:
         for name in dir(cls)
         if any(isinstance(e, Rpc) for e in getattr(getattr(cls, name), "nameko_entrypoints", ()))
     }
-    assert {m.name for m in methods} == served - {"events", "head", "ping"}
+    assert {m.name for m in (*methods, *LOG_METHODS)} == served
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_answer_has_a_marshmallow_schema(service: str) -> None:
+    for method in (*importlib.import_module(f"services.{service}.schemas").METHODS, *LOG_METHODS):
+        field = method.answer_field()
+        one = field.inner if isinstance(field, ma.fields.List) else field
+        assert isinstance(one, ma.fields.Nested) or method.name == "head", method.name
+        if isinstance(one, ma.fields.Nested):
+            assert one.schema.unknown == ma.RAISE, method.name
+            assert one.schema.fields, method.name
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_command_is_answered_by_a_receipt_or_an_answer_of_its_own(service: str) -> None:
+    for method in importlib.import_module(f"services.{service}.schemas").METHODS:
+        assert issubclass(method.answer, base.Answer) or issubclass(method.receipt, base.Answer), method.name
 
 
 @pytest.mark.parametrize("service", SERVICES)
