@@ -95,7 +95,9 @@ class PostgresLogRecorder(PostgresApplicationRecorder):
             self.datastore.get_connection() as connection,
             connection.cursor(row_factory=psycopg.rows.tuple_row) as cursor,
         ):
-            cursor.execute(statement.encode(), params, prepare=True)
+            # Planned anew each time: a prepared statement keeps the plan of its first calls, and one made for a log
+            # of a few rows reads the whole log for every lookup until the next ANALYZE.
+            cursor.execute(statement.encode(), params, prepare=False)
             return cursor.fetchall()
 
 

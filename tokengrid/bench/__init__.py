@@ -1,1 +1,1 @@
-"""The benchmark: everything side by side in one run, on the embedded store, as ratios."""
+"""The benchmark: ours beside its floor and its peers, in one run, as ratios. Knows nothing of the command line."""

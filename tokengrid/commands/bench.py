@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from tokengrid.bench.run import run
+from tokengrid.bench.run import Store, run
 from tokengrid.commands.options import VAR, Var, console
 
 
-def bench(var: Var = VAR) -> None:
-    """Measure the store and the ledger side by side, as ratios within one run."""
-    typer.echo(f"figures in {run(var, console)}")
+def bench(
+    var: Var = VAR,
+    store: Annotated[
+        Store | None,
+        typer.Option(
+            "--store",
+            help="`postgresql` includes RabbitMQ. Default: all, or SQLite where the servers are not installed.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Measure the stores, the ledger and the way through the broker beside their floors and peers."""
+    typer.echo(f"figures in {run(var, console, store)}")

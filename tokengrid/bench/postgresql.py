@@ -1,0 +1,113 @@
+"""The rows on a PostgreSQL of our own, fsync on; no broker is involved."""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import psycopg
+import sqlalchemy as sa
+
+from shared.config import Settings
+from shared.eventstore.database import engine as new_engine
+from shared.eventstore.database import migrate
+from shared.eventstore.log import LoggedEvent
+from tokengrid.bench import engine, stock
+from tokengrid.bench.measure import Measure, Progress, Row, Work, first_error, interleaved
+from tokengrid.servers import PostgreSQL
+
+STORE = "PostgreSQL"
+ROUNDS = 7
+WEIGHED = 20  # batches of 1,000 over which bytes are counted
+
+
+def rows(server: PostgreSQL, folder: Path, progress: Progress) -> list[Row]:
+    """All rows; `server` runs, and gets databases of its own for them."""
+    with ExitStack() as closing:
+        settings = Settings(database=server.create_database("engine"))
+        app = engine.quota(settings, Settings(var=folder / "catalog"))
+        closing.callback(app.close)
+        app.execute(engine.debits(itertools.count(10**9), 1000))
+        sample = app.log.read(app.log.head() - 1000, 1000)
+        library = stock.application(_stock_environment(server.create_database("stock")))
+        closing.callback(library.close)
+        connection = _floor(server.create_database("floor"))
+        closing.callback(connection.close)
+        measures = [floor(connection, sample), *stock.measures(library, STORE), *engine.measures(app, STORE)]
+        first = interleaved(measures, ROUNDS, progress)
+        return [*first, *engine.after(app, STORE, ROUNDS, progress), *weights(server, folder, progress)]
+
+
+def _stock_environment(url: str) -> dict[str, str]:
+    parsed = sa.make_url(url)
+    return {
+        "PERSISTENCE_MODULE": "eventsourcing.postgres",
+        "POSTGRES_DBNAME": parsed.database or "",
+        "POSTGRES_HOST": parsed.host or "",
+        "POSTGRES_PORT": str(parsed.port),
+        "POSTGRES_USER": parsed.username or "",
+        "POSTGRES_PASSWORD": str(parsed.password),
+    }
+
+
+def _floor(url: str) -> psycopg.Connection[tuple[object, ...]]:
+    made = new_engine(url)
+    migrate(made, "quota")
+    made.dispose()
+    return psycopg.connect(url.replace("postgresql+psycopg:", "postgresql:"), autocommit=True)
+
+
+def floor(connection: psycopg.Connection[tuple[object, ...]], sample: Sequence[LoggedEvent]) -> Measure:
+    """The same rows into the same table by binary COPY, packed beforehand: what is timed is the database."""
+    numbers = itertools.count(1)
+
+    def prepare() -> Work:
+        packed = (
+            b"PGCOPY\n\xff\r\n\0" + bytes(8) + b"".join(_packed(n, e) for n, e in zip(numbers, sample, strict=False))
+        )
+
+        def work() -> None:
+            with (
+                connection.transaction(),
+                connection.cursor() as cursor,
+                cursor.copy("COPY events FROM STDIN (FORMAT BINARY)") as copy,
+            ):
+                copy.write(packed + b"\xff\xff")
+
+        return work
+
+    return Measure(f"{STORE}: floor, bare insert, 1,000 a commit", "events/s", len(sample), prepare)
+
+
+def _packed(number: int, event: LoggedEvent) -> bytes:
+    """One row in PostgreSQL's binary COPY format: the number of columns, then each with its length."""
+    whole = struct.pack("!iq", 8, number)
+    texts = (event.stream, event.topic, event.state, f"r{number:012d}\t{event.stream}")
+    stream, topic, state, key = (struct.pack("!i", len(raw)) + raw for raw in (text.encode() for text in texts))
+    return b"".join((struct.pack("!h", 7), whole, stream, whole, topic, state, key, struct.pack("!i", -1)))
+
+
+def weights(server: PostgreSQL, folder: Path, progress: Progress) -> list[Row]:
+    """Bytes a debit takes on disk and in the write-ahead log, at 1,000 a batch, on a table that is empty before."""
+    progress(f"{STORE}: bytes of a debit")
+    app = engine.quota(Settings(database=server.create_database("weighed")), Settings(var=folder / "weighed-catalog"))
+    numbers = itertools.count()
+    with app.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+
+        def ask(question: str) -> int:
+            return int(connection.execute(sa.text(question)).scalar_one())
+
+        table, wal = "SELECT pg_total_relation_size('events')", "SELECT pg_current_wal_lsn() - '0/0'::pg_lsn"
+        before = ask(table), ask(wal)
+        for _ in range(WEIGHED):
+            first_error(app.execute(engine.debits(numbers, 1000)))
+        after = ask(table), ask(wal)
+    app.close()
+    debits = WEIGHED * 1000
+    return [
+        Row(f"{STORE}: a debit in the table with its indexes", (after[0] - before[0]) / debits, "bytes"),
+        Row(f"{STORE}: a debit in the write-ahead log", (after[1] - before[1]) / debits, "bytes"),
+    ]
