@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit lint format up down status bench docs lock clean
+.PHONY: help demo test unit soak lint format up down status bench docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -26,6 +26,9 @@ test: $(VENV)/.dev ## Install what is needed and run all tests
 
 unit: $(VENV)/.dev ## Run the fast tests only: no servers, no demo
 	@$(BIN)/python -m pytest -q tests/unit tests/conformance $(ARGS)
+
+soak: $(VENV)/.dev ## Run the simulation for thousands of seeds (TOKENGRID_SOAK_SEEDS=5000)
+	@TOKENGRID_SOAK_SEEDS=$${TOKENGRID_SOAK_SEEDS:-5000} $(BIN)/python -m pytest -q -x tests/simulation $(ARGS)
 
 lint: $(VENV)/.dev ## Formatting, linter, types, import contract, stale documentation
 	@$(BIN)/ruff format --check .

@@ -92,13 +92,14 @@ class Accounts:
         return [NewEvent(stream, account.version + n, event) for n, event in enumerate(events, start=1)]
 
     def find(self, stream: str, name: str) -> Event | None:
-        """The account's event made by a request, in this batch or ever before."""
+        """The account's event made by a request, in this batch or ever before; never one that the account in
+        memory has not folded: what another writer appended just now is not known to half of a decision."""
         here = self._batch.get((stream, name))
         if here is not None:
             return here
         key = request_key(stream, name)
         logged = self.log.known([key]).get(key)
-        return logged.event if logged else None
+        return logged.event if logged and logged.version <= self.accounts[stream].version else None
 
     def evolve(self, stream: str, version: int, event: Event) -> None:
         account = self.accounts.get(stream)

@@ -138,6 +138,26 @@ def test_a_writer_that_lost_the_race_decides_anew(world: World, monkeypatch: pyt
     assert raced
 
 
+def test_a_reservation_made_elsewhere_during_a_decision_has_not_ended(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.open(points=1_000_000)
+    other = world.start()
+    known = EventLog.known
+    raced: list[bool] = []
+
+    def race(log: EventLog, keys: Any) -> Any:
+        if log is world.app.log and not raced:  # its account in memory is as the log was a moment ago
+            raced.append(True)
+            other.execute([named("reserve", "h", model="kimi-k2.5", amount=1)])
+        return known(log, keys)
+
+    monkeypatch.setattr(EventLog, "known", race)
+    settle = named("settle", "s", reservation="h", usage={"input": 100})
+    assert world.app.execute([settle])[0]["error"]["code"] == "UnknownReservation"
+    assert world.app.execute([settle])[0]["ok"]["amount"] == 100_000
+
+
 def test_nothing_is_answered_when_nothing_was_stored(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.open(points=1_000_000)
 
