@@ -19,6 +19,7 @@ from typing import Any
 import eventlet
 from amqp import spec
 from amqp.exceptions import AMQPError
+from eventlet import hubs
 from eventlet.event import Event
 from kombu.connection import Connection
 from kombu.exceptions import ChannelError, OperationalError
@@ -192,6 +193,7 @@ class Link:
                 with eventlet.Timeout(CLOSE_TIMEOUT_S, False):
                     if polite:
                         raw.close()
+                _wake_waiters(raw)
                 raw.collect()
             except BROKER_ERRORS:
                 log.debug("%s: the connection was gone already", self.name)
@@ -257,4 +259,13 @@ class Link:
         self.trouble = f"{type(exc).__name__}: {exc}"
         if channel is self._channel:
             log.warning("%s: lost the broker while publishing (%s); reconnecting", self.name, exc)
-            self._drop()  # the reading green thread finds its socket closed, and reconnects
+            self._drop()  # the reading green thread is woken by an error, and reconnects
+
+
+def _wake_waiters(raw: Any) -> None:
+    """Whoever waits for this socket gets an error before it is closed. Else they would go on waiting for a file
+    number that the next pipe or socket may get, and eventlet would refuse that one its own reader."""
+    # Not by the property of that name: it would connect one that is closed already.
+    sock = getattr(getattr(raw, "_transport", None), "sock", None)
+    if sock is not None and sock.fileno() >= 0:
+        hubs.notify_opened(sock.fileno())

@@ -14,11 +14,12 @@ from typing import Any
 
 import eventlet
 import pytest
+from eventlet import hubs
 
 from shared.config import Settings
 from shared.errors import DeadlineExceeded, SetupFailed, TokengridError, Unavailable
 from shared.messaging.client import Client
-from shared.messaging.link import connection_to
+from shared.messaging.link import Link, connection_to
 from shared.messaging.runner import Runner, await_broker, serving
 from tests.messaging_behaviour import *  # noqa: F403 - the tests themselves
 from tests.messaging_behaviour import GOOD_BODY, Log, ledger_over, publish_raw, reader_into
@@ -68,6 +69,24 @@ def test_a_restart_under_load_kills_nothing_and_loses_no_retried_call(
         eventually(lambda: len(applied) == len(log.events))
         assert runner.failure is None
     assert applied == log.events
+
+
+def test_a_link_that_failed_leaves_nobody_waiting_for_its_file_number(rabbitmq_settings: Settings) -> None:
+    link = Link(rabbitmq_settings, "test")
+    link.subscribe("nameko-rpc", "test", lambda _message: None)
+    link.start()
+    eventually(link._ready.ready)
+    eventlet.sleep(0)  # the reading green thread waits for its socket
+    number = link._raw.transport.sock.fileno()
+    link._failed(link._channel, OSError("a write failed"))
+    reading, writing = os.pipe()
+    assert reading == number, "the next file gets the number"
+    os.write(writing, b"x")
+    hubs.trampoline(reading, read=True, timeout=5)  # eventlet would refuse a second reader of the number
+    os.close(reading)
+    os.close(writing)
+    eventually(link._ready.ready)
+    link.close()
 
 
 def test_without_a_broker_a_call_fails_soon_and_works_again_when_it_is_back(

@@ -51,7 +51,7 @@ def command(dice: Random, asked: Sequence[dict[str, Any]], now: datetime, name: 
         case "grant":
             fields |= {
                 "request_id": dice.choice([f"g{dice.randrange(6)}", own, f"v{dice.randrange(3)}/0"]),
-                "amount": HUGE if dice.random() < 0.02 else _amount(dice) * 2,
+                "amount": HUGE if dice.random() < 0.06 else _amount(dice) * 2,
                 "source": dice.choice(["purchase", "trial"]),
                 "priority": dice.randrange(3),
                 "scope": dice.choice([{}, {"families": ["kimi"]}]),

@@ -40,11 +40,11 @@ POINTS: dict[str, tuple[str, ...]] = {
 
 
 class Fault(NamedTuple):
-    """What happens when a process passes `point` for the `count`-th time."""
+    """What happens when a process passes `point` for the `nth` time."""
 
     point: str
     kind: str
-    count: int
+    nth: int
 
 
 class Process:
@@ -114,7 +114,7 @@ class Process:
         if self.fault is None or self.fault.point != point:
             return
         self._passed += 1
-        if self._passed < self.fault.count:
+        if self._passed < self.fault.nth:
             return
         self.fired, self.fault = self.fault, None
         match self.fired.kind:

@@ -92,7 +92,7 @@ class Judge:
     def observe(self, processes: Sequence[Process]) -> None:
         """Judge what has been stored since the last time."""
         rows = self._connection.execute(f"{READ} WHERE position > ? ORDER BY position", (self.head,)).fetchall()
-        new = [Stored(*row, decode_event(row[3], row[4])) for row in rows]
+        new = [Stored._make((*row, decode_event(row[3], row[4]))) for row in rows]
         for number, stored in enumerate(new, start=self.head + 1):
             assert stored.position == number, "positions run 1..n without a gap"
             self._versions[stored.stream] = self._versions.get(stored.stream, 0) + 1
@@ -272,7 +272,7 @@ def _balance(told: Fields | None) -> Fields | None:
 def _compare(stored: Stored, must: Fields) -> None:
     event: Event = stored.event
     for name, expected in must.items():
-        told = stored.kind if name == "kind" else getattr(event, name)
+        told: Any = stored.kind if name == "kind" else getattr(event, name)
         if name in ("draws", "freed"):
             told = [(draw.grant, draw.amount) for draw in told]
         elif name == "regranted":
