@@ -156,7 +156,7 @@ def extend(case: Case) -> list[Fields]:
 def settle(case: Case) -> list[Fields]:
     account, command = case.living(), case.command
     hold = case.hold()
-    late = hold.state == "expired" or hold.expires_at < case.at
+    late = hold.state == "expired" or hold.expires_at <= case.at
     paid: dict[str, int] = {}
     rest = hold.card.price(command["usage"])
     if account.overdrawn + rest > MOST:

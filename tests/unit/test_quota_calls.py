@@ -219,3 +219,14 @@ def test_closing_releases_what_was_held(world: World) -> None:
     assert answer["kind"] == "AccountClosed"
     assert world.balance()["reserved"] == 0
     assert world.refusal("settle", reservation="h1", usage={"input": 1}) == "AccountClosed"
+
+
+@pytest.mark.parametrize("swept", [False, True])
+def test_at_its_very_expiry_a_hold_is_late_whether_or_not_the_sweep_was_there(world: World, swept: bool) -> None:
+    world.open(points=2_000_000)
+    hold(world, ttl_s=60)
+    world.clock.advance(60)
+    if swept:
+        assert sweep(world)["expired_reservations"] == 1
+    assert world.refusal("extend", reservation="h1", amount=1) == "ReservationEnded"
+    assert world.do("settle", reservation="h1", usage={"input": 1})["late"] is True

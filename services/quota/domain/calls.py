@@ -106,7 +106,7 @@ def settle(command: q.Settle, account: Account, context: Context) -> list[Event]
             released=sum(d.amount for d in freed) - sum(d.amount for d in held),
             reservation=command.reservation,
             final=command.final,
-            late=hold.expired or hold.expires_at < context.at,
+            late=hold.expired or hold.expires_at <= context.at,
             deployment=command.deployment,
             serving_operator=command.serving_operator,
         )
