@@ -5,7 +5,7 @@ It knows nothing of nameko, and nothing of what the events mean; the replay, whi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from services.audit import trees
@@ -18,43 +18,24 @@ from shared.contracts.audit import Seal
 from shared.contracts.base import Command
 from shared.contracts.schema import parse
 from shared.errors import AuditFailed, MalformedCommand, NotCaughtUp, SetupFailed, TokengridError
-from shared.eventstore.database import engine, migrate
-from shared.eventstore.log import EventLog
+from shared.eventstore.application import RoomApplication
 from shared.eventstore.projection import Projector
 from shared.eventstore.writer import Writer
-from shared.telemetry import current_traceparent
 from shared.transparency import note
 from shared.transparency.merkle import consistency_proof, inclusion_proof
 
 K = TypeVar("K", bound=Command)
 
 
-class AuditApplication:
+class AuditApplication(RoomApplication):
     """The trees and checkpoints of all logs, in audit's own database."""
 
     def __init__(self, settings: Settings, clock: Clock = system_clock) -> None:
-        url = settings.database_url("audit")
-        self.settings = settings
-        self.on_commit: Callable[[int], None] = lambda _head: None
-        self.engine = engine(url)
-        migrate(self.engine, "audit")
-        self.log = EventLog(url)
+        super().__init__("audit", settings, clock)
         self._key = load_key(settings)
         self._refuse_other_key()
         self.projectors = {log: Projector(self.engine, trees.TreeProjection(log)) for log in LOGS}
-        self.writer: Writer[Seal] = Writer(
-            self.log,
-            Sealer(self.engine, self._key, clock),
-            batch_max=settings.batch_max,
-            waiting_max=settings.waiting_max,
-            on_commit=lambda head: self.on_commit(head),
-            trace=current_traceparent,
-            position=self.log.head(),
-        )
-
-    def close(self) -> None:
-        self.log.close()
-        self.engine.dispose()
+        self.writer: Writer[Seal] = self.writer_for(Sealer(self.engine, self._key, clock), self.log.head())
 
     # -- following ------------------------------------------------------------------------------
     def follow(self, log: str, page: Sequence[Mapping[str, Any]]) -> int:

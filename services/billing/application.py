@@ -5,7 +5,7 @@ It knows nothing of nameko. What is issued is an event; all tables are read mode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -29,42 +29,23 @@ from shared.contracts import billing as b
 from shared.contracts.base import Command
 from shared.contracts.catalog import Operator
 from shared.errors import UnknownAccount, UnknownBill
-from shared.eventstore.database import engine, migrate
+from shared.eventstore.application import RoomApplication
 from shared.eventstore.intake import Intake, named
-from shared.eventstore.log import EventLog, LoggedEvent
+from shared.eventstore.log import LoggedEvent
 from shared.eventstore.projection import Projector
 from shared.eventstore.writer import Writer
-from shared.telemetry import current_traceparent
 
 
-class BillingApplication:
+class BillingApplication(RoomApplication):
     """Billing's database, its log, and what it follows."""
 
     def __init__(self, settings: Settings, clock: Clock = system_clock) -> None:
-        url = settings.database_url("billing")
-        self.settings = settings
-        self.clock = clock
-        self.on_commit: Callable[[int], None] = lambda _head: None
-        self.engine = engine(url)
-        migrate(self.engine, "billing")
-        self.log = EventLog(url)
+        super().__init__("billing", settings, clock)
         self.catalogue = CatalogueCopy(self.engine)
         self.usage_projector = Projector(self.engine, UsageProjection())
         self.books = Books(self.engine, self.log, self.catalogue, settings, clock)
-        self.writer: Writer[Command] = Writer(
-            self.log,
-            self.books,
-            batch_max=settings.batch_max,
-            waiting_max=settings.waiting_max,
-            on_commit=lambda head: self.on_commit(head),
-            trace=current_traceparent,
-            position=self.log.head(),
-        )
+        self.writer: Writer[Command] = self.writer_for(self.books, self.log.head())
         self.intake = Intake(self.writer, _read, settings.batch_max)
-
-    def close(self) -> None:
-        self.log.close()
-        self.engine.dispose()
 
     # --- following -----------------------------------------------------------------------------
     def follow_quota(self, page: Sequence[LoggedEvent | Mapping[str, Any]]) -> int:

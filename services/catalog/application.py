@@ -6,7 +6,7 @@ before every answer, so that replicas of one database give the same ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -20,40 +20,21 @@ from shared.config import Settings
 from shared.contracts import catalog as c
 from shared.contracts.schema import parse
 from shared.errors import LimitExceeded, MalformedCommand, UnknownModel, UnknownPlan
-from shared.eventstore.database import engine, migrate
-from shared.eventstore.log import EventLog
+from shared.eventstore.application import RoomApplication
 from shared.eventstore.writer import Writer
-from shared.telemetry import current_traceparent
 
 # What every list question has; its other fields choose among the items.
 _NO_CHOICE = frozenset(ListQuestion.__struct_fields__)
 
 
-class CatalogApplication:
+class CatalogApplication(RoomApplication):
     """One catalog: its database, its log, its view. Arguments are mappings as decoded from JSON."""
 
     def __init__(self, settings: Settings, clock: Clock = system_clock) -> None:
-        url = settings.database_url("catalog")
-        self.settings = settings
-        self.clock = clock
-        self.on_commit: Callable[[int], None] = lambda _head: None
-        self.engine = engine(url)
-        migrate(self.engine, "catalog")
-        self.log = EventLog(url)
+        super().__init__("catalog", settings, clock)
         self.room = CatalogueRoom(self.log, clock, settings.future_max_s)
-        self.writer: Writer[c.Publish] = Writer(
-            self.log,
-            self.room,
-            batch_max=settings.batch_max,
-            waiting_max=settings.waiting_max,
-            on_commit=lambda head: self.on_commit(head),
-            trace=current_traceparent,
-        )
+        self.writer: Writer[c.Publish] = self.writer_for(self.room, 0)
         self.writer.refresh()
-
-    def close(self) -> None:
-        self.log.close()
-        self.engine.dispose()
 
     @property
     def view(self) -> CatalogueView:

@@ -6,7 +6,7 @@ It knows nothing of nameko. The accounts in memory are a cache of the log, bound
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,12 +22,12 @@ from shared.config import Settings
 from shared.contracts import quota as q
 from shared.contracts.base import Event
 from shared.errors import TokengridError, UnknownAccount
-from shared.eventstore.database import engine, migrate, snapshot
+from shared.eventstore.application import RoomApplication
+from shared.eventstore.database import snapshot
 from shared.eventstore.intake import Intake, named, occurred, shown
 from shared.eventstore.log import EventLog, LoggedEvent, NewEvent
 from shared.eventstore.projection import Projector
 from shared.eventstore.writer import Writer, receipt
-from shared.telemetry import current_traceparent
 
 EXPIRIES = (ExpireReservation, ExpireGrant)
 
@@ -122,34 +122,16 @@ class Accounts:
         return occurred(command.occurred_at, now, self.settings)
 
 
-class QuotaApplication:
+class QuotaApplication(RoomApplication):
     """One shard of quota: its database, its log, its accounts."""
 
     def __init__(self, settings: Settings, clock: Clock = system_clock) -> None:
-        url = settings.database_url("quota")
-        self.settings = settings
-        self.clock = clock
-        self.on_commit: Callable[[int], None] = lambda _head: None
-        self.engine = engine(url)
-        migrate(self.engine, "quota")
-        self.log = EventLog(url)
+        super().__init__("quota", settings, clock)
         self.catalogue = CatalogueCopy(self.engine)
         self.projector = Projector(self.engine, BalanceProjection())
         self.accounts = Accounts(self.log, self.catalogue, settings, clock)
-        self.writer: Writer[q.QuotaCommand] = Writer(
-            self.log,
-            self.accounts,
-            batch_max=settings.batch_max,
-            waiting_max=settings.waiting_max,
-            on_commit=lambda head: self.on_commit(head),
-            trace=current_traceparent,
-            position=self.log.head(),
-        )
+        self.writer: Writer[q.QuotaCommand] = self.writer_for(self.accounts, self.log.head())
         self.intake = Intake(self.writer, _read, settings.batch_max)
-
-    def close(self) -> None:
-        self.log.close()
-        self.engine.dispose()
 
     # -- commands -------------------------------------------------------------------------------
     def submit(self, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:

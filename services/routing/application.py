@@ -5,7 +5,7 @@ It knows nothing of nameko. A start folds only the log's recent end: leases and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,44 +21,25 @@ from shared.config import Settings
 from shared.contracts import catalog as c
 from shared.contracts import routing as r
 from shared.errors import UnknownCall
-from shared.eventstore.database import engine, migrate
+from shared.eventstore.application import RoomApplication
 from shared.eventstore.intake import Intake, named, shown
 from shared.eventstore.log import EventLog
 from shared.eventstore.writer import Writer
-from shared.telemetry import current_traceparent
 
 WARM_S = 600  # longer than most leases and the window of health: what is older says nothing about now
 WARM_EVENTS_MAX = 100_000  # folded within seconds, whatever the load was
 
 
-class RoutingApplication:
+class RoutingApplication(RoomApplication):
     """Where calls run: one database, its log, and what the process has learnt of the deployments."""
 
     def __init__(self, settings: Settings, clock: Clock = system_clock) -> None:
-        url = settings.database_url("routing")
-        self.settings = settings
-        self.clock = clock
-        self.on_commit: Callable[[int], None] = lambda _head: None
-        self.engine = engine(url)
-        migrate(self.engine, "routing")
-        self.log = EventLog(url)
+        super().__init__("routing", settings, clock)
         self.catalogue = CatalogueCopy(self.engine)
         self.room = RoutingRoom(self.log, self.catalogue, settings, clock)
-        self.writer: Writer[r.RoutingCommand] = Writer(
-            self.log,
-            self.room,
-            batch_max=settings.batch_max,
-            waiting_max=settings.waiting_max,
-            on_commit=self._committed,
-            trace=current_traceparent,
-            position=warm_position(self.log, clock()),
-        )
+        self.writer: Writer[r.RoutingCommand] = self.writer_for(self.room, warm_position(self.log, clock()))
         self.intake = Intake(self.writer, _read, settings.batch_max)
         self.refresh()
-
-    def close(self) -> None:
-        self.log.close()
-        self.engine.dispose()
 
     # -- commands -------------------------------------------------------------------------------
     def submit(self, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,7 +89,7 @@ class RoutingApplication:
     def follow_catalog(self, page: Sequence[Mapping[str, Any]]) -> int:
         return self.catalogue.follow(page)
 
-    def _committed(self, head: int) -> None:
+    def committed(self, head: int) -> None:
         self.room.stored()
         self.on_commit(head)
 

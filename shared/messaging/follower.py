@@ -70,7 +70,6 @@ class Follow(Entrypoint):  # type: ignore[misc]
         self.page_size = min(self._page_size or PAGE_SIZE, settings.page_max)
         self.poll_s = self._poll_s or settings.follow_poll_s
         self._stopping = False
-        self._applying = False
         self._hint = 0  # the head of the latest prompt
         self._wakened = Event()
         self._pulling: Any = None

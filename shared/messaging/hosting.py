@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from nameko.extensions import DependencyProvider
 
 from shared.config import Settings
+from shared.eventstore.application import RoomApplication
 from shared.messaging.prompts import Prompt
-
-
-class RoomApplication(Protocol):
-    """What every room's application has: made from the settings alone, and able to close."""
-
-    on_commit: Callable[[int], None]
-
-    def close(self) -> None: ...
 
 
 class Hosted(DependencyProvider):  # type: ignore[misc]
@@ -27,13 +20,13 @@ class Hosted(DependencyProvider):  # type: ignore[misc]
 
     prompt = Prompt()
 
-    def __init__(self, factory: Callable[[Settings], Any]) -> None:
+    def __init__(self, factory: Callable[[Settings], RoomApplication]) -> None:
         self.factory = factory
-        self.application: Any = None
+        self.application: RoomApplication | None = None
 
     def setup(self) -> None:
-        self.application = self.factory(self.container.config["tokengrid"])
-        self.application.on_commit = self.prompt.send
+        application = self.application = self.factory(self.container.config["tokengrid"])
+        application.on_commit = self.prompt.send
 
     def get_dependency(self, worker_ctx: Any) -> Any:  # noqa: ARG002
         return self.application

@@ -1,0 +1,52 @@
+"""`RoomApplication`: what every room's application stands on: its own database, migrated, its log, one writer.
+
+It knows nothing of what the room decides, and nothing of nameko.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from shared.clock import Clock
+from shared.config import Settings
+from shared.contracts.base import Command
+from shared.eventstore.database import engine, migrate
+from shared.eventstore.log import EventLog
+from shared.eventstore.writer import Room, Writer
+from shared.telemetry import current_traceparent
+
+C = TypeVar("C", bound=Command)
+
+
+class RoomApplication:
+    """One service's database and log. `on_commit` is told the log's head after each commit."""
+
+    def __init__(self, service: str, settings: Settings, clock: Clock) -> None:
+        url = settings.database_url(service)
+        self.settings = settings
+        self.clock = clock
+        self.on_commit: Callable[[int], None] = lambda _head: None
+        self.engine = engine(url)
+        migrate(self.engine, service)
+        self.log = EventLog(url)
+
+    def writer_for(self, room: Room[C], position: int) -> Writer[C]:
+        """The one writer of this process; `position`: up to where the room's memory needs nothing of the log."""
+        return Writer(
+            self.log,
+            room,
+            batch_max=self.settings.batch_max,
+            waiting_max=self.settings.waiting_max,
+            on_commit=self.committed,
+            trace=current_traceparent,
+            position=position,
+        )
+
+    def committed(self, head: int) -> None:
+        """Called by the writer after each commit."""
+        self.on_commit(head)
+
+    def close(self) -> None:
+        self.log.close()
+        self.engine.dispose()
