@@ -62,6 +62,16 @@ class Settings(BaseSettings):
     audit_key: SecretStr | None = Field(
         None, description="signing key of checkpoints, PRIVATE+KEY+…; without it {var}/audit/key, made on first start"
     )
+    quota_shards: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="into how many shards quota's accounts are split; fixed for good at the first start",
+    )
+    quota_shards_preferred: tuple[int, ...] = Field(
+        (),
+        description="shards that this quota process takes at once; it stands by for the others. None named: all alike",
+    )
     accounts_cached_max: int = Field(200_000, ge=1, description="accounts a quota process keeps in memory")
     telemetry: Literal["off", "console", "otlp"] = Field("off", description="where traces and metrics go")
     otlp_endpoint: str = Field("http://localhost:4318", description="OTLP/HTTP collector, used when telemetry is otlp")

@@ -24,7 +24,7 @@ from shared.contracts.base import Event
 from shared.errors import TokengridError, UnknownAccount
 from shared.eventstore.application import RoomApplication
 from shared.eventstore.database import snapshot
-from shared.eventstore.intake import Intake, named, occurred, shown
+from shared.eventstore.intake import Intake, Request, named, occurred, shown
 from shared.eventstore.log import EventLog, LoggedEvent, NewEvent
 from shared.eventstore.projection import Projector
 from shared.eventstore.writer import Writer, receipt
@@ -141,6 +141,10 @@ class QuotaApplication(RoomApplication):
     def execute(self, commands: Any) -> list[dict[str, Any]]:
         """A batch: one `{"ok"}` or `{"error"}` per command, in order, one transaction."""
         return self.intake.execute(commands)
+
+    def serve(self, requests: Sequence[Request]) -> list[bytes | Exception]:
+        """Requests of several callers in one commit; per request the answer as JSON, or its refusal."""
+        return self.intake.serve(requests)
 
     def sweep(self, query: Sweep) -> dict[str, Any]:
         """Expire holds and grants that are due. What happened, happened at its due time."""

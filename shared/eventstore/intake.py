@@ -6,9 +6,9 @@ by itself and touches no other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -20,6 +20,25 @@ from shared.eventstore.log import LoggedEvent
 from shared.eventstore.writer import Writer
 
 C = TypeVar("C", bound=Command)
+
+
+class Request(NamedTuple):
+    """A request as it came: the RPC method's name, the whole JSON body `{"args": [], "kwargs": {…}}`, its trace."""
+
+    method: str
+    body: bytes
+    trace: str | None = None
+
+
+def request_fields(body: bytes) -> dict[str, Any]:
+    """The keyword arguments in a request's body. Raises MalformedCommand."""
+    try:
+        fields = msgspec.json.decode(body)["kwargs"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        fields = None
+    if not isinstance(fields, dict):
+        raise MalformedCommand("no readable JSON with kwargs", {"fields": {"_": ["no readable JSON with kwargs"]}})
+    return fields
 
 
 def named(service: str, name: Any, fields: Any) -> Command:
@@ -84,6 +103,21 @@ class Intake(Generic[C]):
         results = iter(self._writer.execute(parsed) if parsed else [])
         final = [next(results) if answer is None else answer for answer in answers]
         return [{"error": a.as_dict()} if isinstance(a, TokengridError) else {"ok": a} for a in final]
+
+    def serve(self, requests: Sequence[Request]) -> list[bytes | Exception]:
+        """Requests of several callers, their commands in one commit: per request the answer as JSON, or its refusal."""
+        answers: list[bytes | Exception] = []
+        for request in requests:
+            try:
+                fields = request_fields(request.body)
+                if request.method == "execute":
+                    answer: Any = self.execute(fields.get("commands"))
+                else:
+                    answer = self.submit(request.method, fields)
+                answers.append(msgspec.json.encode(answer))
+            except TokengridError as refusal:
+                answers.append(refusal)
+        return answers
 
     def _tagged(self, fields: Any) -> C:
         if not isinstance(fields, dict):
