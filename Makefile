@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit soak lint format up down status bench docs lock clean
+.PHONY: help demo test unit soak lint format up down status bench bench-full docs lock clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 $(VENV)/.runtime: requirements.lock
 	@sh deploy/make-venv.sh "$(PYTHON)" "$(VENV)" requirements.lock
@@ -27,8 +27,10 @@ test: $(VENV)/.dev ## Install what is needed and run all tests
 unit: $(VENV)/.dev ## Run the fast tests only: no servers, no demo
 	@$(BIN)/python -m pytest -q tests/unit tests/conformance $(ARGS)
 
-soak: $(VENV)/.dev ## Run the simulation for thousands of seeds (TOKENGRID_SOAK_SEEDS=5000)
-	@TOKENGRID_SOAK_SEEDS=$${TOKENGRID_SOAK_SEEDS:-5000} $(BIN)/python -m pytest -q -x tests/simulation $(ARGS)
+soak: $(VENV)/.dev ## Run simulation, properties and fuzzing at length, and kill -9 in turn (TOKENGRID_SOAK_SEEDS, _KILLS)
+	@TOKENGRID_SOAK_SEEDS=$${TOKENGRID_SOAK_SEEDS:-5000} TOKENGRID_SOAK_KILLS=$${TOKENGRID_SOAK_KILLS:-48} \
+		$(BIN)/python -m pytest -q -x tests/simulation tests/unit/test_quota_properties.py \
+		tests/unit/test_quota_fuzz.py tests/e2e/test_kills.py $(ARGS)
 
 lint: $(VENV)/.dev ## Formatting, linter, types, import contract, stale documentation
 	@$(BIN)/ruff format --check .
@@ -52,6 +54,9 @@ status: $(VENV)/.runtime ## Show what `make up` started
 
 bench: $(VENV)/.runtime ## Measure, as ratios within one run
 	@$(BIN)/tokengrid bench $(ARGS)
+
+bench-full: $(VENV)/.runtime ## Measure growth as well, to 10 million events: a quarter of an hour, 20 GB of disk
+	@$(BIN)/tokengrid bench --full $(ARGS)
 
 docs: $(VENV)/.dev ## Write docs/reference from the contracts
 	@$(BIN)/python -m tokengrid.reference

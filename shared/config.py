@@ -18,6 +18,9 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from shared.errors import SetupFailed
+from shared.sharding import log_names
+
 SERVICES = ("catalog", "quota", "routing", "billing", "audit")
 
 
@@ -50,6 +53,14 @@ class Settings(BaseSettings):
     sweep_interval_s: float = Field(
         30.0, ge=0, description="how often quota expires what is due by its own clock; 0: only when told"
     )
+    snapshot_every: int = Field(
+        500,
+        ge=1,
+        description="events of an account until the next snapshot of it: so many are read and folded in 3 ms",
+    )
+    snapshot_interval_s: float = Field(
+        10.0, ge=0, description="how often quota takes the snapshots of accounts that are due; 0: only when told"
+    )
     refresh_interval_s: float = Field(
         1.0, gt=0, description="how long an idle routing replica may be without what the others have learnt"
     )
@@ -72,7 +83,12 @@ class Settings(BaseSettings):
         (),
         description="shards that this quota process takes at once; it stands by for the others. None named: all alike",
     )
-    accounts_cached_max: int = Field(200_000, ge=1, description="accounts a quota process keeps in memory")
+    accounts_cached_max: int = Field(
+        100_000,
+        ge=1,
+        description="accounts a quota process keeps in memory: 3.4 kB each with three grants, 1.5 kB more for a call "
+        "in flight; twice the active ones of a million, in half a gigabyte",
+    )
     telemetry: Literal["off", "console", "otlp"] = Field("off", description="where traces and metrics go")
     otlp_endpoint: str = Field("http://localhost:4318", description="OTLP/HTTP collector, used when telemetry is otlp")
     log_level: str = Field("WARNING", description="level of the log on stderr")
@@ -95,9 +111,28 @@ class Settings(BaseSettings):
         """One process, nothing to install: the in-process broker."""
         return self.broker.startswith("inproc:")
 
-    def database_url(self, service: str) -> str:
-        """The SQLAlchemy URL of one service's own database."""
-        return self.database.format(var=self.var, service=service)
+    def shards(self, service: str) -> int:
+        """How many shards, each with a log of its own, a service has. Of all services only quota has several."""
+        return self.quota_shards if service == "quota" else 1
+
+    def logs(self, service: str) -> tuple[str, ...]:
+        """The names of a service's logs, by shard: the service's own, or `quota-0`, `quota-1` and so on."""
+        return log_names(service, self.shards(service))
+
+    def database_url(self, service: str, shard: int = 0) -> str:
+        """The SQLAlchemy URL of one service's own database; of several shards, that of this one (`quota_3`).
+
+        Raises SetupFailed where several shards would share a database.
+        """
+        name = service
+        if self.shards(service) > 1:
+            name = f"{service}_{shard}"
+            if "{service}" not in self.database:
+                raise SetupFailed(
+                    f"Each of the {self.shards(service)} shards of {service} needs a database of its own: "
+                    f"write {{service}} into TOKENGRID_DATABASE, which stands for {name} and so on."
+                )
+        return self.database.format(var=self.var, service=name)
 
     def nameko(self) -> dict[str, object]:
         """The configuration dictionary that nameko's containers and proxies take."""

@@ -424,7 +424,7 @@ def test_a_prompt_during_a_page_is_not_forgotten(settings: Settings, client: Cli
     with serving([ledger_over(log), Slow], settings) as runner:
         begun.wait(10)
         client.call("ledger", "append", state="second")
-        eventually(lambda: follower_in(runner)._hint == 2)
+        eventually(lambda: follower_in(runner).logs[0].hint == 2)
         finish.send()
         eventually(lambda: len(applied) == 2, within_s=5)
 
@@ -455,7 +455,7 @@ def test_stopping_finishes_the_page_in_hand(settings: Settings, log: Log) -> Non
     runner.start()
     begun.wait(10)
     stopping = eventlet.spawn(runner.stop)
-    eventually(lambda: follower_in(runner)._stopping)
+    eventually(lambda: follower_in(runner).stopping)
     finish.send()
     assert stopping.wait()
     assert len(finished) == 1

@@ -37,15 +37,21 @@ def demo_folder(var: Path) -> Path:
 
 
 def embedded_settings(folder: Path) -> Settings:
-    """One process, in-process broker, SQLite in `folder`, whatever the environment says of the production shape."""
+    """One process, in-process broker, SQLite in `folder`, whatever the environment says of the production shape.
+
+    Quota has as many shards as there are databases of them in the folder, before the first start as many as the
+    environment wants.
+    """
     defaults = Settings.model_fields
-    return Settings(
+    settings = Settings(
         broker=defaults["broker"].default,
         database=defaults["database"].default,
         var=folder,
         backdate_max_s=up.BACKDATE_MAX_S,
         sweep_interval_s=0.0,
     )
+    there = 1 if (folder / "quota.db").exists() else len(list(folder.glob("quota_[0-9]*.db")))
+    return settings.model_copy(update={"quota_shards": there}) if there else settings
 
 
 def hosted_with(cls: type[Any], clock: Clock) -> type:

@@ -26,6 +26,9 @@ from tokengrid.servers.install import ensure
 
 REPLICAS: Mapping[str, int] = {"quota": 2}  # of the others one: quota is the hot path, and must survive a death
 REPLICAS_MAX = 32
+SHARDS = "TOKENGRID_QUOTA_SHARDS"
+SHARDS_PREFERRED = "TOKENGRID_QUOTA_SHARDS_PREFERRED"
+SHARDS_MAX = 16  # each has connections of its own, in every replica, to one PostgreSQL on this machine
 ANSWER_DEADLINE_S = 120.0  # for all services together: each imports and migrates, on two cores
 PING_DEADLINE_S = 3.0
 STARTS_MAX = 4  # a process that was started so often while we wait will not come up
@@ -62,10 +65,12 @@ def up(
     progress: Progress = lambda _line: None,
     *,
     programs: Mapping[str, Sequence[str]] | None = None,
+    shards: int | None = None,
 ) -> list[Row]:
     """Start what does not run, and wait until every service answers; returns `status`.
 
-    `replicas`: processes by service, over REPLICAS. `programs`: the command of each service.
+    `replicas`: processes by service, over REPLICAS. `programs`: the command of each service. `shards`: of quota, fixed
+    for good at the first start; by default as then, or as the settings have it.
     SetupFailed, with what to do: then, and when interrupted, what this call started is stopped again.
     """
     commands = dict(programs or {name: serve_program(name) for name in SERVICES})
@@ -73,6 +78,7 @@ def up(
     folder = _folder(var)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder), ExitStack() as undo:
+        count = _sharded(folder, shards)
         ensure(progress=progress)
         postgresql = PostgreSQL(folder / "postgresql", [_database(service) for service in commands])
         rabbitmq = RabbitMQ(folder / "rabbitmq")
@@ -81,7 +87,9 @@ def up(
         if not postgresql.data.is_relative_to(folder):
             progress(f"PostgreSQL: the user it runs as cannot enter {folder}; its data is in {postgresql.data}")
         _start_server("RabbitMQ", rabbitmq, undo, progress)
-        plan = _plan(folder, commands, counts, postgresql, rabbitmq)
+        for shard in range(count if count > 1 and "quota" in commands else 0):
+            postgresql.create_database(_database(f"quota_{shard}"), owner=_database("quota"))
+        plan = _plan(folder, commands, counts, count, postgresql, rabbitmq)
         before = supervise.read_plan(folder)
         if before != plan:
             undo.callback(supervise.write_plan, folder, before)
@@ -141,7 +149,8 @@ def client_settings(var: Path) -> Settings:
     rabbitmq = RabbitMQ(_folder(var) / "rabbitmq")
     if not rabbitmq.folder.is_dir():
         raise SetupFailed(f"Nothing runs in {_folder(var)}: start it with `tokengrid up`.")
-    return Settings().model_copy(update={"broker": rabbitmq.uri, "var": Path(var).absolute()})
+    known = {"broker": rabbitmq.uri, "var": Path(var).absolute(), "quota_shards": _shards_of(_folder(var)) or 1}
+    return Settings().model_copy(update=known)
 
 
 # --- how --------------------------------------------------------------------------------------
@@ -155,6 +164,29 @@ def _database(service: str) -> str:
 
 def _state(alive: object) -> str:
     return "running" if alive else "stopped"
+
+
+def _shards_of(folder: Path) -> int | None:
+    """The shards of quota as they are planned in a folder; None where nothing is."""
+    for program in supervise.read_plan(folder):
+        return int(program.env.get(SHARDS, "1"))
+    return None
+
+
+def _sharded(folder: Path, wanted: int | None) -> int:
+    """The number of quota's shards. SetupFailed: another one is wanted than there are."""
+    settings = Settings()
+    if wanted is None and "quota_shards" in settings.model_fields_set:
+        wanted = settings.quota_shards
+    if wanted is not None and not 0 < wanted <= SHARDS_MAX:
+        raise SetupFailed(f"{wanted} shards of quota: ask for 1 to {SHARDS_MAX}.")
+    there = _shards_of(folder)
+    if there is not None and wanted not in (None, there):
+        raise SetupFailed(
+            f"What is in {folder} has {there} shards of quota, which is for good: leave --shards and {SHARDS} away, or "
+            "start elsewhere with --var."
+        )
+    return there or wanted or 1
 
 
 def _counted(commands: Mapping[str, Sequence[str]], replicas: Mapping[str, int]) -> dict[str, int]:
@@ -190,10 +222,13 @@ def _plan(
     folder: Path,
     commands: Mapping[str, Sequence[str]],
     counts: Mapping[str, int],
+    shards: int,
     postgresql: PostgreSQL,
     rabbitmq: RabbitMQ,
 ) -> list[supervise.Program]:
     inherited = {n: v for n, v in os.environ.items() if n.startswith(INHERITED) or n in INHERITED_NAMES}
+    for name in (SHARDS, SHARDS_PREFERRED):  # said below
+        inherited.pop(name, None)
     if "TOKENGRID_CONFIG_FILE" in inherited:
         inherited["TOKENGRID_CONFIG_FILE"] = str(Path(inherited["TOKENGRID_CONFIG_FILE"]).absolute())
     (folder / "log").mkdir(exist_ok=True)
@@ -206,7 +241,14 @@ def _plan(
             "TOKENGRID_DATABASE": postgresql.url(_database(service)),
             "TOKENGRID_VAR": str(folder.parent),
         }
+        if shards > 1:
+            own[SHARDS] = str(shards)
+            if service == "quota":  # a database for each shard, all of one role
+                own["TOKENGRID_DATABASE"] = own["TOKENGRID_DATABASE"].removesuffix(service) + "{service}"
         for number in range(1, counts[service] + 1):
+            if shards > 1 and service == "quota":
+                preferred = [shard for shard in range(shards) if shard % counts[service] == number - 1]
+                own = own | {SHARDS_PREFERRED: str(preferred)}
             name = f"{service}-{number}"
             cwd = str(Path(tokengrid.__file__).parents[1])  # where `python -m` finds us, installed or not
             log = str(folder / "log" / f"{name}.log")

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from services.audit import trees
 from services.audit.keys import key_of, load_key
 from services.audit.room import Sealer, Signed, last_signed, shown, signed
-from services.audit.schemas import LOGS, CheckpointOf, Checkpoints, Consistency, Inclusion
+from services.audit.schemas import SERVICES, CheckpointOf, Checkpoints, Consistency, Inclusion
 from shared.clock import Clock, system_clock
 from shared.config import Settings
 from shared.contracts.audit import Seal
@@ -33,8 +33,9 @@ class AuditApplication(RoomApplication):
     def __init__(self, settings: Settings, clock: Clock = system_clock) -> None:
         super().__init__("audit", settings, clock)
         self._key = load_key(settings)
+        self.logs = logs(settings)
         self._refuse_other_key()
-        self.projectors = {log: Projector(self.engine, trees.TreeProjection(log)) for log in LOGS}
+        self.projectors = {log: Projector(self.engine, trees.TreeProjection(log)) for log in self.logs}
         self.writer: Writer[Seal] = self.writer_for(Sealer(self.engine, self._key, clock), self.log.head())
 
     # -- following ------------------------------------------------------------------------------
@@ -46,15 +47,15 @@ class AuditApplication(RoomApplication):
     # -- sealing ----------------------------------------------------------------------------------
     def seal(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Sign a checkpoint of a log now, or give the one that its present size has."""
-        return self.writer.submit(_of_a_log(parse(Seal, fields)))
+        return self.writer.submit(self._of_a_log(parse(Seal, fields)))
 
     def seal_grown(self) -> list[str]:
         """Seal every log that has grown since its last checkpoint; which ones were. Raises the first refusal,
         after all were tried."""
         with self.engine.begin() as connection:
-            sizes = trees.sizes(connection, LOGS)
-            sealed = {log: _sealed(last_signed(connection, log)) for log in LOGS}
-        grown = [log for log in LOGS if sizes[log] > sealed[log]]
+            sizes = trees.sizes(connection, self.logs)
+            sealed = {log: _sealed(last_signed(connection, log)) for log in self.logs}
+        grown = [log for log in self.logs if sizes[log] > sealed[log]]
         answers = self.writer.execute([Seal(log=log, position=0) for log in grown]) if grown else []
         for answer in answers:
             if isinstance(answer, TokengridError):
@@ -63,12 +64,12 @@ class AuditApplication(RoomApplication):
 
     # -- questions ------------------------------------------------------------------------------
     def checkpoint(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        query = _of_a_log(parse(CheckpointOf, fields))
+        query = self._of_a_log(parse(CheckpointOf, fields))
         with self.engine.begin() as connection:
             return shown(self._key, query.log, last_signed(connection, query.log))
 
     def checkpoints(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        query = _of_a_log(parse(Checkpoints, fields))
+        query = self._of_a_log(parse(Checkpoints, fields))
         limit = min(max(query.limit, 1), self.settings.page_max)
         with self.engine.begin() as connection:
             found = signed(connection, query.log, query.after, limit + 1)
@@ -78,7 +79,7 @@ class AuditApplication(RoomApplication):
         }
 
     def inclusion(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        query = _of_a_log(parse(Inclusion, fields))
+        query = self._of_a_log(parse(Inclusion, fields))
         with self.engine.begin() as connection:
             size = self._size(connection, query.log, query.size)
             if not 1 <= query.position <= size:
@@ -95,7 +96,7 @@ class AuditApplication(RoomApplication):
         }
 
     def consistency(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        query = _of_a_log(parse(Consistency, fields))
+        query = self._of_a_log(parse(Consistency, fields))
         with self.engine.begin() as connection:
             second = self._size(connection, query.log, query.second)
             if not 1 <= query.first <= second:
@@ -105,14 +106,19 @@ class AuditApplication(RoomApplication):
 
     def status(self) -> dict[str, Any]:
         with self.engine.begin() as connection:
-            followed = trees.sizes(connection, LOGS)
-            sealed = {log: _sealed(last_signed(connection, log)) for log in LOGS}
+            followed = trees.sizes(connection, self.logs)
+            sealed = {log: _sealed(last_signed(connection, log)) for log in self.logs}
         return {
             "head": self.log.head(),
             "followed": followed,
             "sealed": sealed,
-            "verifier_keys": {log: str(key_of(self._key, log).verifier) for log in LOGS},
+            "verifier_keys": {log: str(key_of(self._key, log).verifier) for log in self.logs},
         }
+
+    def _of_a_log(self, query: K) -> K:
+        if getattr(query, "log", None) not in self.logs:
+            raise _malformed("log", f"must be one of {', '.join(self.logs)}")
+        return query
 
     def _size(self, connection: Any, log: str, wanted: int | None) -> int:
         followed = trees.sizes(connection, [log])[log]
@@ -128,7 +134,7 @@ class AuditApplication(RoomApplication):
     def _refuse_other_key(self) -> None:
         """Checkpoints of one log under two keys could contradict each other unseen."""
         with self.engine.begin() as connection:
-            for log in LOGS:
+            for log in self.logs:
                 last = last_signed(connection, log)
                 if last is None:
                     continue
@@ -141,10 +147,9 @@ class AuditApplication(RoomApplication):
                     ) from None
 
 
-def _of_a_log(query: K) -> K:
-    if getattr(query, "log", None) not in LOGS:
-        raise _malformed("log", f"must be one of {', '.join(LOGS)}")
-    return query
+def logs(settings: Settings) -> tuple[str, ...]:
+    """All logs that are followed and sealed: one for each service, and for each shard of quota."""
+    return tuple(log for service in SERVICES for log in settings.logs(service))
 
 
 def _sealed(last: Signed | None) -> int:

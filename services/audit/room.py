@@ -19,7 +19,8 @@ from shared.clock import Clock
 from shared.contracts.audit import CheckpointSigned, Seal
 from shared.contracts.base import Event, decode_event
 from shared.errors import AuditFailed, NotCaughtUp
-from shared.eventstore.log import LoggedEvent, NewEvent
+from shared.eventstore.batch import Stored
+from shared.eventstore.log import NewEvent
 from shared.eventstore.schema import EVENTS
 from shared.transparency.checkpoint import Checkpoint, sign_checkpoint
 from shared.transparency.keys import SigningKey
@@ -138,7 +139,7 @@ class Sealer:
         for stream in streams:
             self._heads.pop(stream, None)
 
-    def answer(self, command: Seal, events: Sequence[LoggedEvent], replayed: bool) -> dict[str, Any]:  # noqa: ARG002
+    def answer(self, command: Seal, events: Sequence[Stored], replayed: bool) -> dict[str, Any]:  # noqa: ARG002
         last = self._heads[command.log].last
         assert last is not None, "a log that was sealed has a checkpoint"
         return shown(self._key, command.log, last)

@@ -8,7 +8,7 @@ from shared.contracts.base import Answer, Command, Count, Instant, Sha256, Slug
 from shared.contracts.methods import Method
 from shared.errors import AuditFailed, Conflict, MalformedCommand, NotCaughtUp, TokengridError, Unavailable
 
-LOGS = ("catalog", "quota", "routing", "billing")
+SERVICES = ("catalog", "quota", "routing", "billing")  # whose logs are followed
 
 
 class CheckpointOf(Command, frozen=True, kw_only=True):

@@ -53,8 +53,8 @@ class AuditService(LogService):
         return self.app.follow("catalog", page)
 
     @follow("quota", page_size=PAGE)
-    def on_quota(self, page: list[dict[str, Any]]) -> int:
-        return self.app.follow("quota", page)
+    def on_quota(self, page: list[dict[str, Any]], shard: int = 0) -> int:
+        return self.app.follow(self.app.settings.logs("quota")[shard], page)
 
     @follow("routing", page_size=PAGE)
     def on_routing(self, page: list[dict[str, Any]]) -> int:

@@ -20,7 +20,7 @@ from services.billing.domain.canonical import plain, sha256_of
 from services.billing.domain.rating import Account, rate
 from services.billing.domain.settlement import settlement
 from services.billing.page import render_bill
-from services.billing.readmodel import UsageProjection
+from services.billing.readmodel import UsageProjection, projection_name
 from services.billing.schemas import BillOf, BillPage, Bills, ChargeFile, Settlement, Statements, UsageOf
 from shared.catalogue.copy import CatalogueCopy
 from shared.clock import Clock, system_clock
@@ -34,6 +34,7 @@ from shared.eventstore.intake import Intake, named
 from shared.eventstore.log import LoggedEvent
 from shared.eventstore.projection import Projector
 from shared.eventstore.writer import Writer
+from shared.sharding import log_of
 
 
 class BillingApplication(RoomApplication):
@@ -42,18 +43,20 @@ class BillingApplication(RoomApplication):
     def __init__(self, settings: Settings, clock: Clock = system_clock) -> None:
         super().__init__("billing", settings, clock)
         self.catalogue = CatalogueCopy(self.engine)
-        self.usage_projector = Projector(self.engine, UsageProjection())
+        # One for each shard of quota: none waits for another.
+        self.usage_projectors = [Projector(self.engine, UsageProjection(log)) for log in settings.logs("quota")]
         self.books = Books(self.engine, self.log, self.catalogue, settings, clock)
         self.writer: Writer[Command] = self.writer_for(self.books, self.log.head())
         self.intake = Intake(self.writer, _read, settings.batch_max)
 
     # --- following -----------------------------------------------------------------------------
-    def follow_quota(self, page: Sequence[LoggedEvent | Mapping[str, Any]]) -> int:
-        """Take a page of quota's log; the position then reached."""
+    def follow_quota(self, page: Sequence[LoggedEvent | Mapping[str, Any]], shard: int = 0) -> int:
+        """Take a page of quota's log, or of a shard's; the position then reached."""
+        projector = self.usage_projectors[shard]
         if not page:
-            return self.usage_projector.position()
+            return projector.position()
         self.books.catch_up()  # what is billed already decides where late usage goes
-        return self.usage_projector.apply(page)
+        return projector.apply(page)
 
     def follow_catalog(self, page: Sequence[LoggedEvent | Mapping[str, Any]]) -> int:
         """Take a page of the catalog's log; the position then reached."""
@@ -72,15 +75,17 @@ class BillingApplication(RoomApplication):
         """The bill as it would be now, without a number."""
         bounds(query.period)
         self.books.catch_up()
+        log = self._log_of(query.operator, query.account)
         with reading.snapshot(self.engine) as connection:
             account = self._account(connection, query.operator, query.account)
-            followed = reading.followed(connection, UsageProjection.name)
+            followed = reading.followed(connection, projection_name(log))
             (found,) = reading.inputs(connection, query.operator, query.period, followed, [account])
         bill = rate(
             account,
             query.period,
             self.catalogue.view,
             followed,
+            log,
             grants=found.grants,
             usage=found.usage,
             late=found.late,
@@ -134,7 +139,9 @@ class BillingApplication(RoomApplication):
         columns = ("number", "operator", "account", "period", "issued_at", "total_fen", "vat_fen", "paid_fen")
         return {
             "bills": [
-                {name: row[name] for name in (*columns, "credited_fen", "quota_position", "sha256")} for row in rows
+                {name: row[name] for name in (*columns, "credited_fen", "quota_position", "sha256")}
+                | {"quota_log": self._log_of(row["operator"], row["account"])}
+                for row in rows
             ],
             "more": more,
         }
@@ -182,18 +189,21 @@ class BillingApplication(RoomApplication):
 
     def usage(self, query: UsageOf) -> dict[str, Any]:
         """An account's usage by day and model, as followed up to now."""
+        log = self._log_of(query.operator, query.account)
         with reading.snapshot(self.engine) as connection:
             self._account(connection, query.operator, query.account)
-            followed = reading.followed(connection, UsageProjection.name)
+            followed = reading.followed(connection, projection_name(log))
             days = reading.daily_usage(connection, query.operator, query.account, query.period, followed)
-        return {"days": days, "quota_position": followed}
+        return {"days": days, "quota_position": followed, "quota_log": log}
 
     def status(self) -> dict[str, Any]:
         """How far everything is followed."""
-        return {
-            "head": self.log.head(),
-            "followed": {"quota": self.usage_projector.position(), "catalog": self.catalogue.view.position},
-        }
+        shards = [projector.position() for projector in self.usage_projectors]
+        followed = {"quota": sum(shards), "quota_shards": shards, "catalog": self.catalogue.view.position}
+        return {"head": self.log.head(), "followed": followed}
+
+    def _log_of(self, operator: str, account: str) -> str:
+        return log_of(operator, account, self.settings.quota_shards)
 
     def _account(self, connection: sa.Connection, operator: str, name: str) -> Account:
         account = reading.account(connection, operator, name)

@@ -24,8 +24,9 @@ from shared.config import Settings
 from shared.contracts import billing as b
 from shared.contracts.base import Command, Event
 from shared.errors import Conflict, LimitExceeded, TokengridError, UnknownBill
+from shared.eventstore.batch import Stored
 from shared.eventstore.intake import occurred
-from shared.eventstore.log import EventLog, LoggedEvent, NewEvent
+from shared.eventstore.log import EventLog, NewEvent
 from shared.eventstore.projection import Projector
 from shared.eventstore.writer import receipt
 
@@ -60,6 +61,7 @@ class Books:
         self.clock = clock
         self.projector = Projector(engine, BooksProjection())
         self._progress: dict[Close, Progress] = {}
+        self._logs = settings.logs("quota")
         self._drop()
 
     def catch_up(self) -> int:
@@ -117,26 +119,28 @@ class Books:
     def forget(self, streams: set[str]) -> None:  # noqa: ARG002 - all is read anew for the next attempt
         self._drop()
 
-    def answer(self, command: Command, events: Sequence[LoggedEvent], replayed: bool) -> dict[str, Any]:
+    def answer(self, command: Command, events: Sequence[Stored], replayed: bool) -> dict[str, Any]:
         run = self._runs.get(command)
         if run is None:
             return receipt(events, replayed)
         assert not isinstance(run, TokengridError), "a refusal is not answered by events"
         answer = {
             "period": run.command.period,
-            "quota_position": run.command.quota_position,
+            "quota_position": run.command.quota_position if isinstance(run, BillRun) else sum(run.cut_offs),
             "issued": len(events),
             "remaining": run.remaining,
             "position": events[-1].position if events else self.projector.position(),
         }
         names = [event.stream.partition(":")[2] for event in events]
         if isinstance(run, StatementRun):
-            return answer | {"statements": [name.rpartition("/")[0] for name in names]}
+            pairs = [name.rpartition("/")[0] for name in names]
+            return answer | {"statements": pairs, "quota_positions": list(run.cut_offs)}
         if events:
             self._remember(run)
             if telemetry.active():
                 trace_lines(events, run)
-        return answer | {"operator": run.command.operator, "numbers": [names[0], names[-1]] if names else []}
+        numbers = [names[0], names[-1]] if names else []
+        return answer | {"operator": run.command.operator, "numbers": numbers, "quota_log": run.log}
 
     def _drop(self) -> None:
         self._runs: dict[Command, BillRun | StatementRun | TokengridError] = {}
@@ -150,8 +154,9 @@ class Books:
         try:
             check_ended(command.period, occurred(command.occurred_at, self.clock(), self.settings))
             if isinstance(command, b.SettlePeriod):
-                return load_statement_run(connection, command)
-            return load_bill_run(connection, command, self.catalogue.view, self._progress.get(_close(command)))
+                return load_statement_run(connection, command, self._logs)
+            progress = self._progress.get(_close(command))
+            return load_bill_run(connection, command, self._logs, self.catalogue.view, progress)
         except TokengridError as refusal:
             return refusal
 
@@ -235,11 +240,11 @@ class Books:
         return [NewEvent(f"bill:{command.number}", state.version + 1, event)]
 
 
-Close = tuple[str, str, int]
+Close = tuple[str, str, int, int]
 
 
 def _close(command: b.IssueBills) -> Close:
-    return command.operator, command.period, command.quota_position
+    return command.operator, command.period, command.quota_shard, command.quota_position
 
 
 def _scope(command: b.IssueBills | b.SettlePeriod) -> str:

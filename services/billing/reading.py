@@ -54,16 +54,17 @@ def followed(connection: sa.Connection, projection: str) -> int:
     return int(connection.execute(asked).scalar() or 0)
 
 
-def on_time_until(connection: sa.Connection, period: str, operator: str | None = None) -> int:
-    """The position from which on a cut-off is possible: before it, sums cannot be taken apart any more."""
-    asked = sa.select(sa.func.max(t.periods.c.on_time)).where(t.periods.c.period == period)
+def on_time_until(connection: sa.Connection, period: str, shard: int, operator: str | None = None) -> int:
+    """The position of a shard's log from which on a cut-off is possible: before it, sums cannot be taken apart any
+    more."""
+    asked = sa.select(sa.func.max(t.periods.c.on_time)).where(t.periods.c.period == period, t.periods.c.shard == shard)
     if operator is not None:
         asked = asked.where(t.periods.c.operator == operator)
     return int(connection.execute(asked).scalar() or 0)
 
 
 # --- bills -----------------------------------------------------------------------------------
-def _unbilled(operator: str, period: str, quota_position: int) -> tuple[sa.ColumnElement[bool], ...]:
+def _unbilled(operator: str, period: str, shard: int, quota_position: int) -> tuple[sa.ColumnElement[bool], ...]:
     b = t.bills.c
     of_account = (b.operator == t.accounts.c.operator, b.account == t.accounts.c.account, b.period == period)
     # A look-up per account, by index. As an anti-join it would be planned by statistics, which a month's close
@@ -71,25 +72,27 @@ def _unbilled(operator: str, period: str, quota_position: int) -> tuple[sa.Colum
     billed = sa.select(b.number).where(*of_account).limit(1).scalar_subquery()
     return (
         t.accounts.c.operator == operator,
+        t.accounts.c.shard == shard,
         t.accounts.c.position <= quota_position,
         t.accounts.c.opened_us < microseconds(period_bounds(period)[1]),
         billed.is_(None),
     )
 
 
-def unbilled_count(connection: sa.Connection, operator: str, period: str, quota_position: int) -> int:
-    """How many accounts still have no bill for the period."""
-    asked = sa.select(sa.func.count()).select_from(t.accounts).where(*_unbilled(operator, period, quota_position))
+def unbilled_count(connection: sa.Connection, operator: str, period: str, shard: int, quota_position: int) -> int:
+    """How many accounts of a shard still have no bill for the period."""
+    wanted = _unbilled(operator, period, shard, quota_position)
+    asked = sa.select(sa.func.count()).select_from(t.accounts).where(*wanted)
     return int(connection.execute(asked).scalar_one())
 
 
 def unbilled(
-    connection: sa.Connection, operator: str, period: str, quota_position: int, after: str, limit: int
+    connection: sa.Connection, operator: str, period: str, shard: int, quota_position: int, after: str, limit: int
 ) -> list[Account]:
-    """The first accounts behind `after`, in order of their names, that have no bill for the period."""
+    """The first accounts of a shard behind `after`, in order of their names, that have no bill for the period."""
     rows = connection.execute(
         _account_columns()
-        .where(t.accounts.c.account > after, *_unbilled(operator, period, quota_position))
+        .where(t.accounts.c.account > after, *_unbilled(operator, period, shard, quota_position))
         .order_by(t.accounts.c.account)
         .limit(limit)
     )
@@ -249,26 +252,32 @@ def last_serial(connection: sa.Connection, table: sa.Table, operator: str) -> in
 
 
 # --- settlement ------------------------------------------------------------------------------
-def unsettled_pairs(connection: sa.Connection, period: str, quota_position: int) -> list[tuple[str, str]]:
+def _cut_off(cut_offs: Sequence[int]) -> sa.ColumnElement[bool]:
+    """What lies within the cut-offs of the shards' logs, one for each shard."""
+    c = t.wholesale.c
+    return sa.or_(*(sa.and_(c.shard == shard, c.segment <= cut_off) for shard, cut_off in enumerate(cut_offs)))
+
+
+def unsettled_pairs(connection: sa.Connection, period: str, cut_offs: Sequence[int]) -> list[tuple[str, str]]:
     """(home, serving) with calls in the period and no statement yet, in order."""
     c, s = t.wholesale.c, t.statements.c
     stated = sa.exists().where(s.period == c.period, s.home == c.home, s.serving == c.serving)
     rows = connection.execute(
         sa.select(c.home, c.serving)
         .distinct()
-        .where(c.period == period, c.segment <= quota_position, ~stated)
+        .where(c.period == period, _cut_off(cut_offs), ~stated)
         .order_by(c.home, c.serving)
     )
     return [(home, serving) for home, serving in rows]
 
 
-def served(connection: sa.Connection, home: str, serving: str, period: str, quota_position: int) -> list[Served]:
+def served(connection: sa.Connection, home: str, serving: str, period: str, cut_offs: Sequence[int]) -> list[Served]:
     """What one operator served for another, by model and day."""
     c = t.wholesale.c
     sums = tuple(sa.func.sum(c[name]).label(name) for name in ("calls", *t.TOKENS, "amount"))
     rows = connection.execute(
         sa.select(c.model, c.day, *sums)
-        .where(c.period == period, c.home == home, c.serving == serving, c.segment <= quota_position)
+        .where(c.period == period, c.home == home, c.serving == serving, _cut_off(cut_offs))
         .group_by(c.model, c.day)
     )
     return [Served(row.model, row.day, int(row.calls), _tokens(row._mapping), int(row.amount)) for row in rows]

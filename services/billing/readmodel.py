@@ -18,6 +18,7 @@ from shared.clock import period_of
 from shared.contracts import billing as b
 from shared.contracts import quota as q
 from shared.eventstore.log import LoggedEvent
+from shared.sharding import shard_named
 
 # By name, not by version: a version that nobody here can decode must stop the follower, not be skipped.
 HEARD = {
@@ -27,25 +28,37 @@ HEARD = {
 SUMMED = ("calls", *t.TOKENS, "amount")
 
 
-class UsageProjection:
-    """Folds quota's log into accounts, grants, usage and wholesale."""
+def projection_name(log: str) -> str:
+    """Under which name the followed position of a log of quota is kept."""
+    return "usage" if log == "quota" else f"usage:{log}"
 
-    name = "usage"
+
+class UsageProjection:
+    """Folds a log of quota into accounts, grants, usage and wholesale.
+
+    Those of several shards are folded side by side: no row is written by two of them.
+    """
+
+    def __init__(self, log: str = "quota") -> None:
+        self.name = projection_name(log)
+        self._shard = shard_named(log)
 
     def apply(self, connection: sa.Connection, page: Sequence[LoggedEvent]) -> None:
+        shard = self._shard
         events = [_heard(logged) for logged in page if logged.topic.rpartition(":")[0] in HEARD]
-        folded = fold(events, _closed(connection, periods(events)))
-        _write_accounts(connection, folded)
+        folded = fold(events, _closed(connection, shard, periods(events)))
+        _write_accounts(connection, shard, folded)
         _write_grants(connection, folded)
         add = (*SUMMED, "charged")
         _upsert(connection, t.usage, (_row(key, row, (*add, "trace")) for key, row in folded.usage.items()), add)
-        _upsert(connection, t.wholesale, (_row(key, row, SUMMED) for key, row in folded.wholesale.items()), SUMMED)
-        _upsert(
-            connection,
-            t.periods,
-            ({"operator": o, "period": p, "on_time": at, "closed": False} for (o, p), at in folded.on_time.items()),
-            take=("on_time",),
+        wholesale = (_row(key, row, SUMMED) | {"shard": shard} for key, row in folded.wholesale.items())
+        _upsert(connection, t.wholesale, wholesale, SUMMED)
+        # In the order of their keys, as below: whoever closes a period meanwhile cannot wait for us while we wait.
+        on_time = (
+            {"operator": o, "period": p, "shard": shard, "on_time": at, "closed": False}
+            for (o, p), at in sorted(folded.on_time.items())
         )
+        _upsert(connection, t.periods, on_time, take=("on_time",))
 
 
 class BooksProjection:
@@ -55,11 +68,13 @@ class BooksProjection:
 
     def apply(self, connection: sa.Connection, page: Sequence[LoggedEvent]) -> None:
         issued: list[dict[str, Any]] = []
+        closed: set[tuple[str, str, int]] = set()
         changes: list[tuple[str, int, dict[str, int]]] = []
         for logged in page:
             event = logged.event
             if isinstance(event, b.BillIssued):
                 issued.append(_bill(logged, event))
+                closed.add((event.bill.operator, event.bill.period, shard_named(event.bill.quota_log)))
             elif isinstance(event, b.BillPaid):
                 changes.append((event.number, logged.version, {"paid_fen": event.fen}))
             elif isinstance(event, b.CreditNoteIssued):
@@ -69,8 +84,10 @@ class BooksProjection:
                 connection.execute(sa.insert(t.statements).values(_statement(logged, event)))
         if issued:
             connection.execute(sa.insert(t.bills), issued)
-            closed = sorted({(bill["operator"], bill["period"]) for bill in issued})
-            rows = ({"operator": o, "period": p, "on_time": 0, "closed": True} for o, p in closed)
+            rows = (
+                {"operator": o, "period": p, "shard": shard, "on_time": 0, "closed": True}
+                for o, p, shard in sorted(closed)
+            )
             _upsert(connection, t.periods, rows, take=("closed",))
         for number, version, added in changes:
             _change_bill(connection, number, version, added)
@@ -82,22 +99,23 @@ def _heard(logged: LoggedEvent) -> Heard:
     return Heard(logged.position, operator, account, logged.event, logged.trace)
 
 
-def _closed(connection: sa.Connection, asked: set[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Which of these (operator, period) have bills."""
+def _closed(connection: sa.Connection, shard: int, asked: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Which of these (operator, period) have bills of accounts of this shard."""
     found = connection.execute(
         sa.select(t.periods.c.operator, t.periods.c.period).where(
-            t.periods.c.closed, t.periods.c.period.in_({period for _, period in asked})
+            t.periods.c.closed, t.periods.c.shard == shard, t.periods.c.period.in_({period for _, period in asked})
         )
     )
     return {(operator, period) for operator, period in found} & asked
 
 
-def _write_accounts(connection: sa.Connection, folded: Metering) -> None:
+def _write_accounts(connection: sa.Connection, shard: int, folded: Metering) -> None:
     rows = [
         {
             "operator": heard.operator,
             "account": heard.account,
             "position": heard.position,
+            "shard": shard,
             "opened_at": event.at.isoformat(),
             "opened_us": microseconds(event.at),
             "plan": event.plan,

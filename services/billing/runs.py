@@ -23,7 +23,8 @@ from shared.catalogue.view import CatalogueView
 from shared.contracts import billing as b
 from shared.contracts.catalog import Operator
 from shared.errors import UnknownOperator
-from shared.eventstore.log import LoggedEvent, NewEvent
+from shared.eventstore.batch import Stored
+from shared.eventstore.log import NewEvent
 
 ISSUE_MAX = 200  # bills of one call: it must not hold up the process's other work for long
 PAIRS_MAX = 50  # statements of one call, each with a line per model
@@ -32,7 +33,7 @@ PAIRS_MAX = 50  # statements of one call, each with a line per model
 class Progress(NamedTuple):
     """How far a close has come: every account up to `account` has its bill, and at most `unbilled` others have none.
 
-    For one operator, period and cut-off this only ever grows: the accounts opened up to a position are what they
+    For one operator, period, shard and cut-off this only ever grows: the accounts opened up to a position are what they
     are, and a bill stays. So it may be remembered, and forgotten, at will.
     """
 
@@ -41,10 +42,14 @@ class Progress(NamedTuple):
 
 
 class BillRun:
-    """What one `issue_bills` works on. `serial`: the operator's last number; `unbilled`: accounts without a bill."""
+    """What one `issue_bills` works on. `log`: the one of its shard; `serial`: the operator's last number; `unbilled`:
+    accounts without a bill."""
 
-    def __init__(self, command: b.IssueBills, inputs: list[reading.Inputs], unbilled: int, serial: int) -> None:
+    def __init__(
+        self, command: b.IssueBills, log: str, inputs: list[reading.Inputs], unbilled: int, serial: int
+    ) -> None:
         self.command = command
+        self.log = log
         self.inputs = inputs
         self.unbilled = unbilled
         self.serial = serial
@@ -61,6 +66,7 @@ class BillRun:
                 period,
                 catalogue,
                 self.command.quota_position,
+                self.log,
                 number=number,
                 grants=found.grants,
                 usage=found.usage,
@@ -85,8 +91,15 @@ class BillRun:
 class StatementRun:
     """What one `settle_period` works on."""
 
-    def __init__(self, command: b.SettlePeriod, served: dict[tuple[str, str], list[Served]], unsettled: int) -> None:
+    def __init__(
+        self,
+        command: b.SettlePeriod,
+        cut_offs: tuple[int, ...],
+        served: dict[tuple[str, str], list[Served]],
+        unsettled: int,
+    ) -> None:
         self.command = command
+        self.cut_offs = cut_offs  # one for each shard of quota
         self.served = served
         self.unsettled = unsettled
         self.issued = 0
@@ -96,7 +109,7 @@ class StatementRun:
         period = self.command.period
         events = []
         for (home, serving), served in self.served.items():
-            made = settled(statement(home, serving, period, self.command.quota_position, served, catalogue))
+            made = settled(statement(home, serving, period, self.cut_offs, served, catalogue))
             event = b.StatementIssued(at=at, recorded_at=now, statement=made, statement_sha256=sha256_of(made))
             stream = f"statement:{home}/{serving}/{period}"
             events.append(NewEvent(stream, 1, event, stream))
@@ -109,35 +122,58 @@ class StatementRun:
 
 
 def load_bill_run(
-    connection: sa.Connection, command: b.IssueBills, catalogue: CatalogueView, progress: Progress | None
+    connection: sa.Connection,
+    command: b.IssueBills,
+    logs: Sequence[str],
+    catalogue: CatalogueView,
+    progress: Progress | None,
 ) -> BillRun:
-    """The operator's next accounts and what their bills are made of. Raises what `issue_bills` refuses."""
+    """The operator's next accounts and what their bills are made of. Raises what `issue_bills` refuses.
+
+    `logs`: quota's, by shard.
+    """
     if not command.limit:
         raise malformed("limit", "must be at least 1")
-    operator, period, cut_off = command.operator, command.period, command.quota_position
-    check_followed(connection, period, cut_off, operator)
+    operator, period, shard, cut_off = command.operator, command.period, command.quota_shard, command.quota_position
+    if shard >= len(logs):
+        raise malformed("quota_shard", f"must be from 0 to {len(logs) - 1}")
+    check_followed(connection, period, logs[shard], cut_off, operator)
     if not reading.has_accounts(connection, operator) and not catalogue.known(Operator, operator):
         raise UnknownOperator(f"no operator {operator!r}", {"operator": operator})
     if progress is None:
-        progress = Progress("", reading.unbilled_count(connection, operator, period, cut_off))
+        progress = Progress("", reading.unbilled_count(connection, operator, period, shard, cut_off))
     limit = min(command.limit, ISSUE_MAX)
-    accounts = reading.unbilled(connection, operator, period, cut_off, progress.account, limit)
+    accounts = reading.unbilled(connection, operator, period, shard, cut_off, progress.account, limit)
     # Other replicas may have issued some since they were counted; the last piece shows it.
     unbilled = progress.unbilled if len(accounts) == limit else len(accounts)
     inputs = reading.inputs(connection, operator, period, cut_off, accounts)
-    return BillRun(command, inputs, unbilled, reading.last_serial(connection, t.bills, operator))
+    return BillRun(command, logs[shard], inputs, unbilled, reading.last_serial(connection, t.bills, operator))
 
 
-def load_statement_run(connection: sa.Connection, command: b.SettlePeriod) -> StatementRun:
-    """The next pairs of operators and what was served. Raises what `settle_period` refuses."""
-    period, cut_off = command.period, command.quota_position
-    check_followed(connection, period, cut_off)
-    pairs = reading.unsettled_pairs(connection, period, cut_off)
-    served = {pair: reading.served(connection, *pair, period, cut_off) for pair in pairs[:PAIRS_MAX]}
-    return StatementRun(command, served, len(pairs))
+def load_statement_run(connection: sa.Connection, command: b.SettlePeriod, logs: Sequence[str]) -> StatementRun:
+    """The next pairs of operators and what was served. Raises what `settle_period` refuses. `logs`: quota's, by
+    shard."""
+    period, cut_offs = command.period, _cut_offs(command, len(logs))
+    for log, cut_off in zip(logs, cut_offs, strict=True):
+        check_followed(connection, period, log, cut_off)
+    pairs = reading.unsettled_pairs(connection, period, cut_offs)
+    served = {pair: reading.served(connection, *pair, period, cut_offs) for pair in pairs[:PAIRS_MAX]}
+    return StatementRun(command, cut_offs, served, len(pairs))
 
 
-def trace_lines(events: Sequence[LoggedEvent], run: BillRun) -> None:
+def _cut_offs(command: b.SettlePeriod, shards: int) -> tuple[int, ...]:
+    if command.quota_position is None:
+        if len(command.quota_positions) != shards:
+            raise malformed("quota_positions", f"must have a position for each of quota's {shards} shards")
+        return command.quota_positions
+    if command.quota_positions:
+        raise malformed("quota_position", "must not be given besides quota_positions")
+    if shards > 1:
+        raise malformed("quota_positions", f"must have a position for each of quota's {shards} shards")
+    return (command.quota_position,)
+
+
+def trace_lines(events: Sequence[Stored], run: BillRun) -> None:
     """Put each usage line into the trace of one of its debits: one trace from reserve to bill line."""
     for logged, found in zip(events, run.inputs, strict=True):
         event = logged.event

@@ -119,15 +119,19 @@ class RunAnswer(Answer, frozen=True, kw_only=True):
 
 
 class BillRunAnswer(RunAnswer, frozen=True, kw_only=True):
-    """Bills issued by this call and still `remaining`. `numbers`: first and last of this call, or none."""
+    """Bills issued by this call and still `remaining`. `numbers`: first and last of this call, or none. `quota_log`:
+    the log of which `quota_position` is a position."""
 
     operator: Slug
+    quota_log: Slug
     numbers: Annotated[tuple[Reference, ...], Meta(max_length=2)]
 
 
 class StatementRunAnswer(RunAnswer, frozen=True, kw_only=True):
-    """Statements issued by this call and still `remaining`."""
+    """Statements issued by this call and still `remaining`. `quota_positions`: the cut-offs, one for each shard of
+    quota; `quota_position` is their sum."""
 
+    quota_positions: tuple[Position, ...]
     statements: tuple[Pair, ...]
 
 
@@ -174,7 +178,7 @@ class BillHtml(Answer, frozen=True, kw_only=True):
 
 
 class BillRow(Answer, frozen=True, kw_only=True):
-    """An issued bill without its lines. `sha256`: its `bill_sha256`."""
+    """An issued bill without its lines. `sha256`: its `bill_sha256`; `quota_position`: its cut-off in `quota_log`."""
 
     number: Reference
     operator: Slug
@@ -186,6 +190,7 @@ class BillRow(Answer, frozen=True, kw_only=True):
     paid_fen: FenSum
     credited_fen: FenSum
     quota_position: Count
+    quota_log: Slug
     sha256: Sha256
 
 
@@ -251,16 +256,18 @@ class UsageDay(Answer, frozen=True, kw_only=True):
 
 
 class UsageAnswer(Answer, frozen=True, kw_only=True):
-    """Usage by day and model; `quota_position`: how far it was followed."""
+    """Usage by day and model; `quota_position`: how far the account's log, `quota_log`, was followed."""
 
     days: tuple[UsageDay, ...]
     quota_position: Position
+    quota_log: Slug
 
 
 class Followed(Answer, frozen=True, kw_only=True):
-    """How far the other logs are followed."""
+    """How far the other logs are followed. `quota_shards`: each shard's of quota; `quota` is their sum."""
 
     quota: Position
+    quota_shards: tuple[Position, ...]
     catalog: Position
 
 

@@ -82,8 +82,8 @@ class BillingService(LogService):
 
     # -- following ----------------------------------------------------------------------------------
     @follow("quota")
-    def on_quota(self, page: list[dict[str, Any]]) -> int:
-        return self.app.follow_quota(page)
+    def on_quota(self, page: list[dict[str, Any]], shard: int = 0) -> int:
+        return self.app.follow_quota(page, shard)
 
     @follow("catalog")
     def on_catalog(self, page: list[dict[str, Any]]) -> int:

@@ -1,4 +1,8 @@
-"""The read model's tables. All of them can be dropped and come back from the logs."""
+"""The read model's tables. All of them can be dropped and come back from the logs.
+
+A position or segment is one of the log of the account's shard, or of the `shard` in its row. So the followers of two
+shards never write the same row.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,9 @@ def _table(name: str, key: str, texts: str, numbers: str) -> sa.Table:
     return sa.Table(name, meta, *columns)
 
 
-accounts = _table("accounts", "operator account", "operator account opened_at plan", "position opened_us credit_limit")
+accounts = _table(
+    "accounts", "operator account", "operator account opened_at plan", "position shard opened_us credit_limit"
+)
 grants = _table(
     "grants",
     "operator account position",
@@ -31,15 +37,16 @@ usage = _table(
 )
 wholesale = _table(
     "wholesale",
-    "period home serving model day segment",
+    "period home serving model day shard segment",
     "period home serving model day",
-    "segment calls input cached_input cache_write output amount",
+    "shard segment calls input cached_input cache_write output amount",
 )
 periods = sa.Table(
     "periods",
     meta,
     sa.Column("operator", sa.Text, primary_key=True),
     sa.Column("period", sa.Text, primary_key=True),
+    sa.Column("shard", sa.BigInteger, primary_key=True),
     sa.Column("on_time", sa.BigInteger),  # last position that went into a row of segment 0
     sa.Column("closed", sa.Boolean),  # whether a bill was issued
 )

@@ -19,6 +19,7 @@ from shared.catalogue.view import CatalogueView
 from shared.clock import Clock
 from shared.contracts import catalog as c
 from shared.contracts.base import Event
+from shared.eventstore.batch import Stored
 from shared.eventstore.log import EventLog, LoggedEvent, NewEvent
 
 PAGE = 5000
@@ -86,7 +87,7 @@ class CatalogueRoom:
             for logged in page:
                 self.evolve(logged.stream, logged.version, logged.event)
 
-    def answer(self, command: c.Publish, events: Sequence[LoggedEvent], replayed: bool) -> dict[str, Any]:
+    def answer(self, command: c.Publish, events: Sequence[Stored], replayed: bool) -> dict[str, Any]:
         """See `schemas.Published`. A replay brings the first event only; the others stand right behind it."""
         if replayed:
             events = self._whole(events[0])
@@ -123,7 +124,7 @@ class CatalogueRoom:
                 return all(getattr(event, name) == value for name, value in fields.items())
         return False
 
-    def _whole(self, first: LoggedEvent) -> list[LoggedEvent]:
+    def _whole(self, first: Stored) -> list[LoggedEvent]:
         """All events of the publication that began with `first`."""
         request_id = first.event.request_id  # type: ignore[attr-defined]
         found: list[LoggedEvent] = []

@@ -10,45 +10,81 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
+
 from services.quota.books import books
 from services.quota.domain.account import Account
 from services.quota.domain.context import Context, ExpireGrant, ExpireReservation
 from services.quota.domain.decisions import decide
+from services.quota.history import account_as_of, page_of
 from services.quota.readmodel import BalanceProjection, balances, due_grants, due_reservations
 from services.quota.schemas import Balance, Balances, Find, Statement, Sweep
+from services.quota.sections import Sections
+from services.quota.sharding import keep_number
+from services.quota.snapshots import Snapshots
 from shared.catalogue.copy import CatalogueCopy
 from shared.clock import Clock, system_clock
 from shared.config import Settings
 from shared.contracts import quota as q
-from shared.contracts.base import Event
-from shared.errors import TokengridError, UnknownAccount
+from shared.contracts.base import COMMANDS, Event, Requested
+from shared.errors import MalformedCommand, TokengridError, UnknownAccount
 from shared.eventstore.application import RoomApplication
+from shared.eventstore.batch import Stored
 from shared.eventstore.database import snapshot
-from shared.eventstore.intake import Intake, Request, named, occurred, shown
-from shared.eventstore.log import EventLog, LoggedEvent, NewEvent
+from shared.eventstore.intake import Intake, named, occurred, shown
+from shared.eventstore.log import EventLog, NewEvent
 from shared.eventstore.projection import Projector
-from shared.eventstore.writer import Writer, receipt
+from shared.eventstore.requests import Bodies, Request
+from shared.eventstore.writer import Writer, receipt_json
+from shared.sharding import shard_of
 
+BODIES: Bodies[q.QuotaCommand] = Bodies(COMMANDS["quota"])  # type: ignore[arg-type] # each of them is one
+NOTHING = msgspec.Raw(b"{}")
 EXPIRIES = (ExpireReservation, ExpireGrant)
+
+
+class Made(list[NewEvent]):
+    """A batch's events, looked through only when one of them is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._found: dict[tuple[str, str], Event] = {}
+        self._read = 0
+
+    def find(self, stream: str, name: str) -> Event | None:
+        """The first event of a stream with this request_id."""
+        for new in self[self._read :]:
+            assert isinstance(new.event, Requested), "every event of quota answers a request"
+            self._found.setdefault((new.stream, new.event.request_id), new.event)
+        self._read = len(self)
+        return self._found.get((stream, name))
 
 
 class Accounts:
     """The writer's room: accounts in memory, loaded from the log when they are asked for."""
 
-    def __init__(self, log: EventLog, catalogue: CatalogueCopy, settings: Settings, clock: Clock) -> None:
+    def __init__(
+        self, log: EventLog, catalogue: CatalogueCopy, snapshots: Snapshots, settings: Settings, clock: Clock
+    ) -> None:
         self.log = log
+        self.snapshots = snapshots
         self.catalogue = catalogue
         self.settings = settings
         self.clock = clock
         self.accounts: OrderedDict[str, Account] = OrderedDict()
-        self._batch: dict[tuple[str, str], Event] = {}
+        self._now = clock()
+        # What requests made in the batch at hand, and in the one before it, which may be on its way to the log.
+        self._batch, self._earlier = Made(), Made()
+        self._needed = 0  # accounts of the batch at hand
 
     def prepare(self, commands: Sequence[q.QuotaCommand]) -> None:
-        self._batch.clear()
-        streams = dict.fromkeys(_stream(command) for command in commands)
+        self._earlier, self._batch = self._batch, Made()
+        self._now = self.clock()
+        streams = {_stream(command) for command in commands}
         for stream in streams:
             self._bring(stream)
-        self._bound(len(streams))
+        earlier, self._needed = self._needed, len(streams)
+        self._bound(earlier + self._needed)
 
     def account(self, stream: str) -> Account:
         """One account as it stands."""
@@ -59,16 +95,13 @@ class Accounts:
     def _bring(self, stream: str) -> Account:
         account = self.accounts.get(stream)
         if account is None:
-            account = Account()
-            for logged in self.log.whole_stream(stream):
-                account.evolve(logged.version, logged.event)
-            self.accounts[stream] = account  # whole, or not at all
+            account = self.accounts[stream] = self.snapshots.bring(stream)  # whole, or not at all
         self.accounts.move_to_end(stream)
         return account
 
     def _bound(self, needed: int) -> None:
         while len(self.accounts) > max(self.settings.accounts_cached_max, needed):
-            self.accounts.popitem(last=False)
+            self.snapshots.left(*self.accounts.popitem(last=False))
 
     def key(self, command: q.QuotaCommand) -> str | None:
         if isinstance(command, EXPIRIES):
@@ -78,25 +111,21 @@ class Accounts:
     def decide(self, command: q.QuotaCommand, fingerprint: str) -> list[NewEvent]:
         stream = _stream(command)
         account = self.accounts[stream]
-        now = self.clock()
-        context = Context(
-            at=self._occurred(command, now),
-            recorded_at=now,
-            fingerprint=fingerprint,
-            catalogue=self.catalogue.view,
-            find=lambda name: self.find(stream, name),
-        )
-        events = decide(command, account, context)
-        if events and not isinstance(command, EXPIRIES):
-            self._batch[(stream, command.request_id)] = events[0]
-        return [NewEvent(stream, account.version + n, event) for n, event in enumerate(events, start=1)]
+        now = self._now
+        at = now if command.occurred_at is None else self._occurred(command, now)
+        events = decide(command, account, Context(at, now, fingerprint, self.catalogue.view, stream, self.find))
+        made = [NewEvent(stream, account.version + n, event) for n, event in enumerate(events, start=1)]
+        if not isinstance(command, EXPIRIES):  # nobody asked for theirs: a request of that name may still come
+            self._batch += made
+        return made
 
     def find(self, stream: str, name: str) -> Event | None:
         """The account's event made by a request, in this batch or ever before; never one that the account in
         memory has not folded: what another writer appended just now is not known to half of a decision."""
-        here = self._batch.get((stream, name))
-        if here is not None:
-            return here
+        for made in (self._batch, self._earlier):
+            here = made.find(stream, name)
+            if here is not None:
+                return here
         key = request_key(stream, name)
         logged = self.log.known([key]).get(key)
         return logged.event if logged and logged.version <= self.accounts[stream].version else None
@@ -108,13 +137,15 @@ class Accounts:
             account.evolve(version, event)
 
     def forget(self, streams: set[str]) -> None:
+        self._batch, self._earlier = Made(), Made()
         for stream in streams:
             self.accounts.pop(stream, None)
+            self.snapshots.forget(stream)
 
-    def answer(self, command: q.QuotaCommand, events: Sequence[LoggedEvent], replayed: bool) -> dict[str, Any]:
+    def answer(self, command: q.QuotaCommand, events: Sequence[Stored], replayed: bool) -> msgspec.Raw:
         if not events:
-            return {}
-        return {"operator": command.operator, "account": command.account, **receipt(events, replayed)}
+            return NOTHING
+        return receipt_json(f'"operator":"{command.operator}","account":"{command.account}",', events, replayed)
 
     def _occurred(self, command: q.QuotaCommand, now: datetime) -> datetime:
         if isinstance(command, EXPIRIES) and command.occurred_at is not None:
@@ -125,13 +156,22 @@ class Accounts:
 class QuotaApplication(RoomApplication):
     """One shard of quota: its database, its log, its accounts."""
 
-    def __init__(self, settings: Settings, clock: Clock = system_clock) -> None:
-        super().__init__("quota", settings, clock)
+    def __init__(self, settings: Settings, clock: Clock = system_clock, shard: int = 0) -> None:
+        super().__init__("quota", settings, clock, shard)
+        keep_number(self.engine, shard, settings.quota_shards)
         self.catalogue = CatalogueCopy(self.engine)
         self.projector = Projector(self.engine, BalanceProjection())
-        self.accounts = Accounts(self.log, self.catalogue, settings, clock)
-        self.writer: Writer[q.QuotaCommand] = self.writer_for(self.accounts, self.log.head())
-        self.intake = Intake(self.writer, _read, settings.batch_max)
+        self.sections = Sections(self.engine)
+        self.snapshots = Snapshots(self.engine, self.log, settings.snapshot_every)
+        self.accounts = Accounts(self.log, self.catalogue, self.snapshots, settings, clock)
+        self.writer: Writer[q.QuotaCommand] = self.writer_for(self.accounts, self.log.head(), hopeful=True)
+        self.intake = Intake(
+            self.writer,
+            _read,
+            settings.batch_max,
+            bodies=BODIES,
+            check=self._refuse_others if settings.quota_shards > 1 else None,
+        )
 
     # -- commands -------------------------------------------------------------------------------
     def submit(self, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,7 +215,7 @@ class QuotaApplication(RoomApplication):
             for d in lots
         ]
         answers = self.writer.execute(commands) if commands else []
-        done = [bool(answer) and not isinstance(answer, TokengridError) for answer in answers]
+        done = [answer is not NOTHING and not isinstance(answer, TokengridError) for answer in answers]
         return {
             "expired_reservations": sum(done[: len(holds)]),
             "expired_grants": sum(done[len(holds) :]),
@@ -183,28 +223,30 @@ class QuotaApplication(RoomApplication):
             "remaining": len(commands) >= limit and any(done),
         }
 
+    def take_snapshots(self) -> int:
+        """Take the snapshots of accounts that are due; how many were written."""
+        return self.snapshots.take(self.accounts.accounts, self.writer.ask)
+
     # -- questions ------------------------------------------------------------------------------
     def balance(self, query: Balance) -> dict[str, Any]:
-        """An account's books, now or as they had been recorded at an instant."""
+        """An account's books, now or as of a past instant: by event time, by recorded time, or by both."""
         stream = f"{query.operator}/{query.account}"
-        at = query.at or self.clock()
-        if query.known_at is None:
+        now = self.clock()
+        at = query.at or now
+        if query.known_at is None and at >= now:
             return self.writer.ask(lambda: self._books(query, self.accounts.account(stream), at))
-        account = Account()
-        for logged in self.log.whole_stream(stream):
-            event = logged.event
-            if event.recorded_at > query.known_at:
-                break  # what had been recorded by an instant is a beginning of the log, whatever the clocks did
-            account.evolve(logged.version, event)
+        account = account_as_of(self.log, stream, at if at < now else None, query.known_at)
         return self._books(query, account, at)
 
     def statement(self, query: Statement) -> dict[str, Any]:
+        """A page of an account's events. It costs what it shows, however long the account's history is."""
         stream = f"{query.operator}/{query.account}"
         limit = min(max(query.limit, 1), self.settings.page_max)
-        events = self.log.stream(stream, query.after, limit + 1)
-        if not events and not self.log.stream(stream, 0, 1):
+        last = self.sections.last_version(stream)
+        if not last:
             raise UnknownAccount(f"no account {stream}", {"operator": query.operator, "account": query.account})
-        return {"events": [shown(e) for e in events[:limit]], "more": len(events) > limit}
+        page = page_of(self.log, self.sections, stream, last, query, limit, self.settings.page_max)
+        return {"events": [shown(e) for e in page.events], "more": page.next is not None, "next": page.next}
 
     def find(self, query: Find) -> dict[str, Any]:
         stream = f"{query.operator}/{query.account}"
@@ -232,6 +274,12 @@ class QuotaApplication(RoomApplication):
 
     def follow_quota(self, page: Sequence[Mapping[str, Any]]) -> int:
         return self.projector.apply(page) if page else self.projector.position()
+
+    def _refuse_others(self, command: q.QuotaCommand) -> None:
+        right = shard_of(command.operator, command.account, self.settings.quota_shards)
+        if right != self.shard:  # the caller counts other shards than we
+            complaint = f"is in shard {right} of {self.settings.quota_shards}, not in {self.shard}"
+            raise MalformedCommand("account of another shard", {"fields": {"account": [complaint]}})
 
     def _books(self, query: Balance, account: Account, at: datetime) -> dict[str, Any]:
         if account.status is None:

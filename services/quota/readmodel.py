@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from services.quota import sections
 from shared.contracts import quota as q
 from shared.eventstore.log import LoggedEvent
 
@@ -97,6 +98,7 @@ class BalanceProjection:
         _write_accounts(connection, insert, sums)
         _write_grants(connection, insert, sums)
         _write_reservations(connection, insert, sums)
+        sections.complete(connection, page)
 
 
 def _fold(sums: _Sums, stream: Key, logged: LoggedEvent) -> None:

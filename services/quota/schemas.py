@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from shared.contracts import quota as q
-from shared.contracts.answers import AccountReceipt, Position, RecordedEvent, Version, execute
+from shared.contracts.answers import AccountReceipt, Position, RecordedEvent, Shard, Version, execute
 from shared.contracts.base import (
     AccountId,
     Amount,
@@ -46,7 +46,9 @@ from shared.errors import (
 
 
 class Balance(Command, frozen=True, kw_only=True):
-    """`at`: expiry is judged at this instant (now). `known_at`: as it had been recorded by then (now)."""
+    """The books now, or as of a past instant. `at`: what had happened by then, by event time, however late it was
+    recorded, and expiry judged at it; an instant to come judges expiry only. `known_at`: of what had been recorded
+    by then. Both: what was known then of what had happened by then."""
 
     operator: Slug
     account: AccountId
@@ -55,12 +57,25 @@ class Balance(Command, frozen=True, kw_only=True):
 
 
 class Statement(Command, frozen=True, kw_only=True):
-    """The account's events after version `after`, at most `limit`."""
+    """The account's events by version, oldest first, or newest first: those after version `after` and before version
+    `before`, that happened (event time) at `since` or later and earlier than `until`, and had been recorded by
+    `known_at`; at most `limit`. For the next page give `next` as `after`, or, newest first, as `before`."""
 
     operator: Slug
     account: AccountId
     after: Count = 0
+    before: Version | None = None
+    since: Instant | None = None
+    until: Instant | None = None
+    known_at: Instant | None = None
+    newest_first: bool = False
     limit: Count = 100
+
+    def __post_init__(self) -> None:
+        if self.before is not None and self.before <= self.after:
+            raise ValueError("before must be above after")
+        if self.since is not None and self.until is not None and self.until <= self.since:
+            raise ValueError("until must be after since")
 
 
 class Find(Command, frozen=True, kw_only=True):
@@ -72,8 +87,9 @@ class Find(Command, frozen=True, kw_only=True):
 
 
 class Balances(Command, frozen=True, kw_only=True):
-    """Accounts in order after `operator/account`, at most `limit`."""
+    """A shard's accounts in order after `operator/account`, at most `limit`."""
 
+    shard: Shard = 0
     after: Reference = ""
     limit: Count = 500
 
@@ -132,10 +148,12 @@ class BalanceAnswer(Answer, frozen=True, kw_only=True):
 
 
 class StatementAnswer(Answer, frozen=True, kw_only=True):
-    """An account's events, oldest first; whether there are `more`."""
+    """A page of an account's events; whether there may be `more`, and the cursor to go on with (null: no more). Where
+    few events of a long history are in the bounds, a page may hold fewer than `limit`, even none, and go on."""
 
     events: tuple[RecordedEvent, ...]
     more: bool
+    next: Version | None
 
 
 class Found(Answer, frozen=True, kw_only=True):
@@ -168,7 +186,7 @@ class AccountRow(Answer, frozen=True, kw_only=True):
 
 
 class BalanceList(Answer, frozen=True, kw_only=True):
-    """Accounts, the log's `position` they stand at, and whether there may be `more`."""
+    """Accounts, the `position` of their shard's log they stand at, and whether there may be `more`."""
 
     accounts: tuple[AccountRow, ...]
     position: Position
@@ -190,12 +208,23 @@ class Followed(Answer, frozen=True, kw_only=True):
     quota: Position
 
 
+class ShardStatus(Answer, frozen=True, kw_only=True):
+    """A shard: what its `log` is called, the log's `head`, what is followed, how many accounts are in memory."""
+
+    log: Slug
+    head: Position
+    followed: Followed
+    accounts_cached: Count
+
+
 class Status(Answer, frozen=True, kw_only=True):
-    """`head` of quota's own log, what is followed, and how many accounts are in memory."""
+    """Every shard, and all of them together: events and accounts are added up, of the catalogue's positions the least
+    counts."""
 
     head: Position
     followed: Followed
     accounts_cached: Count
+    shards: tuple[ShardStatus, ...]
 
 
 # --- methods ---------------------------------------------------------------------------------

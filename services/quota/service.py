@@ -4,80 +4,53 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.quota.application import QuotaApplication
+import msgspec
+
 from services.quota.schemas import Balance, Balances, Find, Statement, Sweep
+from services.quota.shards import QuotaShards
+from shared.contracts.base import COMMANDS
 from shared.contracts.schema import parse
+from shared.eventstore.requests import Request
 from shared.messaging.follower import follow
 from shared.messaging.hosting import Hosted
+from shared.messaging.lane import lane
 from shared.messaging.log_service import LogService
 from shared.messaging.rpc import rpc
 from shared.messaging.timing import every
 from shared.messaging.tracing import Tracing
+from shared.sharding import shard_of
+
+
+class _Place(msgspec.Struct):
+    """What a command says of where it belongs."""
+
+    operator: str
+    account: str
+
+
+_place = msgspec.json.Decoder(_Place)
+
+
+def shard_of_command(fields: msgspec.Raw, shards: int) -> int | None:
+    """The shard of the account in a command; None for a command without one, which any shard refuses."""
+    try:
+        place = _place.decode(fields)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    return shard_of(place.operator, place.account, shards)
 
 
 class QuotaService(LogService):
     """Who may spend what: accounts, grants, reservations, debits."""
 
     name = "quota"
-    app = Hosted(QuotaApplication)
+    app = Hosted(QuotaShards)
     tracing = Tracing()
 
     # -- commands: each answers only after its event is durable -------------------------------------
-    @rpc
-    def open_account(self, **command: Any) -> dict[str, Any]:
-        return self.app.submit("open_account", command)
-
-    @rpc
-    def grant(self, **command: Any) -> dict[str, Any]:
-        return self.app.submit("grant", command)
-
-    @rpc
-    def void_grant(self, **command: Any) -> dict[str, Any]:
-        return self.app.submit("void_grant", command)
-
-    @rpc
-    def reserve(self, **command: Any) -> dict[str, Any]:
-        return self.app.submit("reserve", command)
-
-    @rpc
-    def extend(self, **command: Any) -> dict[str, Any]:
-        return self.app.submit("extend", command)
-
-    @rpc
-    def settle(self, **command: Any) -> dict[str, Any]:
-        return self.app.submit("settle", command)
-
-    @rpc
-    def release(self, **command: Any) -> dict[str, Any]:
-        return self.app.submit("release", command)
-
-    @rpc
-    def debit(self, **command: Any) -> dict[str, Any]:
-        return self.app.submit("debit", command)
-
-    @rpc
-    def reverse(self, **command: Any) -> dict[str, Any]:
-        return self.app.submit("reverse", command)
-
-    @rpc
-    def set_credit_limit(self, **command: Any) -> dict[str, Any]:
-        return self.app.submit("set_credit_limit", command)
-
-    @rpc
-    def suspend(self, **command: Any) -> dict[str, Any]:
-        return self.app.submit("suspend", command)
-
-    @rpc
-    def resume(self, **command: Any) -> dict[str, Any]:
-        return self.app.submit("resume", command)
-
-    @rpc
-    def close_account(self, **command: Any) -> dict[str, Any]:
-        return self.app.submit("close_account", command)
-
-    @rpc
-    def execute(self, commands: Any = None) -> list[dict[str, Any]]:
-        return self.app.execute(commands)
+    @lane(*COMMANDS["quota"], "execute", place=shard_of_command)
+    def work(self, shard: int, requests: list[Request]) -> list[bytes | Exception]:
+        return self.app.serve(shard, requests)
 
     @rpc
     def sweep(self, **query: Any) -> dict[str, Any]:
@@ -110,10 +83,15 @@ class QuotaService(LogService):
         return self.app.follow_catalog(page)
 
     @follow("quota")
-    def on_quota(self, page: list[dict[str, Any]]) -> int:
-        return self.app.follow_quota(page)
+    def on_quota(self, page: list[dict[str, Any]], shard: int = 0) -> int:
+        return self.app.follow_quota(page, shard)
 
     # -- what it does by itself -----------------------------------------------------------------------
     @every("sweep_interval_s")
     def on_time(self) -> None:
         self.app.sweep(Sweep())
+
+    @every("snapshot_interval_s")
+    def on_growth(self) -> None:
+        for shard in self.app.shards:
+            shard.take_snapshots()

@@ -23,8 +23,9 @@ from shared.contracts import catalog as c
 from shared.contracts import routing as r
 from shared.contracts.base import Event
 from shared.errors import UnknownCall
+from shared.eventstore.batch import Stored
 from shared.eventstore.intake import occurred
-from shared.eventstore.log import EventLog, LoggedEvent, NewEvent
+from shared.eventstore.log import EventLog, NewEvent
 from shared.eventstore.writer import receipt
 
 CALLS_MAX = 50_000  # streams in memory, some 500 bytes each: calls in flight, or just ended
@@ -149,7 +150,7 @@ class RoutingRoom:
         self._reports.clear()
         self._caught_up = False
 
-    def answer(self, command: r.RoutingCommand, events: Sequence[LoggedEvent], replayed: bool) -> dict[str, Any]:
+    def answer(self, command: r.RoutingCommand, events: Sequence[Stored], replayed: bool) -> dict[str, Any]:
         answer = {"operator": command.operator, "call": command.call, **receipt(events, replayed)}
         # Defaults are left out of events; an answer has every field that a caller may want to read.
         if isinstance(command, r.Route):

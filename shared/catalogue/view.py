@@ -7,7 +7,7 @@ Pure and bitemporal: `at` is when a price must hold, `known_at` is what had been
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from shared.clock import SHANGHAI
@@ -16,6 +16,7 @@ from shared.contracts.base import Event, Rates, Usage
 from shared.errors import NoRateInForce, UnknownDeployment, UnknownModel, UnknownOperator, UnknownPlan
 
 T = TypeVar("T")
+FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
 class Version(NamedTuple, Generic[T]):
@@ -27,18 +28,30 @@ class Version(NamedTuple, Generic[T]):
     item: T
 
 
+class Price(NamedTuple):
+    """What a call to a model is priced by, in force from `since` until before `until`. `reference`: the rate card's."""
+
+    model: c.Model
+    reference: str
+    card: c.RateCard
+    since: datetime
+    until: datetime
+
+
 class CatalogueView:
     """Everything published, by kind and key. `position`: how far the catalog's log is folded."""
 
     def __init__(self) -> None:
         self.position = 0
         self._kinds: dict[str, dict[str, list[Version[Any]]]] = {}
+        self._prices: dict[tuple[str, str], Price] = {}  # the last ones asked for, by operator and model
 
     def apply(self, position: int, event: Event) -> None:
         """Fold one event of the catalog's log."""
         self.position = position
         if isinstance(event, c.PricesImported) or not isinstance(event, c.CatalogEvent):
             return
+        self._prices.clear()
         item: Any = event.item  # type: ignore[attr-defined]
         versions = self._kinds.setdefault(type(item).__name__, {}).setdefault(item.key, [])
         versions.append(Version(event.version, event.effective_from, event.recorded_at, item))
@@ -96,6 +109,22 @@ class CatalogueView:
             )
         return f"{operator}/{model}@{found.number}", found.item
 
+    def price(self, operator: str, model: str, at: datetime) -> Price:
+        """What `operator` prices a new call to `model` by. Raises UnknownModel, NoRateInForce.
+
+        As `model` and `rate_card` say it; remembered, because every call asks for it.
+        """
+        last = self._prices.get((operator, model))
+        if last is not None and last.since <= at < last.until:
+            return last
+        found, (reference, card) = self.model(model, at), self.rate_card(operator, model, at)
+        starts = [version.effective_from for version in self.versions(c.Model, model)]
+        starts += [version.effective_from for version in self.versions(c.RateCard, f"{operator}/{model}")]
+        since = max(start for start in starts if start <= at)
+        until = min((start for start in starts if start > at), default=FOREVER)
+        self._prices[(operator, model)] = made = Price(found, reference, card, since, until)
+        return made
+
     def rate_card_of(self, reference: str) -> c.RateCard:
         """The very rate card a reservation or debit names. Raises NoRateInForce."""
         key, _, number = reference.rpartition("@")
@@ -147,10 +176,11 @@ def applicable_rates(card: c.RateCard, usage: Usage, at: datetime) -> Rates:
     The highest tier whose threshold the call's input exceeds holds for every token of the call (a
     cliff); below all thresholds the off-peak rates of the minute hold, else the card's own.
     """
-    given = usage.input + usage.cached_input + usage.cache_write
-    over = [tier for tier in card.tiers if given > tier.above_input_tokens]
-    if over:
-        return max(over, key=lambda tier: tier.above_input_tokens).rates
+    if card.tiers:
+        given = usage.input + usage.cached_input + usage.cache_write
+        over = [tier for tier in card.tiers if given > tier.above_input_tokens]
+        if over:
+            return max(over, key=lambda tier: tier.above_input_tokens).rates
     if card.off_peak:
         local = at.astimezone(SHANGHAI)
         minute = local.hour * 60 + local.minute

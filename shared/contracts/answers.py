@@ -18,6 +18,9 @@ POSITION_MAX = 2**63 - 1  # what a database's integer holds
 Position = Annotated[int, Meta(ge=0, le=POSITION_MAX, description="position in a log; 0 before the first event")]
 Version = Annotated[int, Meta(ge=1, le=POSITION_MAX, description="version of its stream")]
 Kind = Annotated[str, Meta(pattern=r"^[A-Z][A-Za-z]*\Z", description="name of the event, such as `PointsGranted`")]
+Shard = Annotated[
+    int, Meta(ge=0, le=1023, description="shard, from 0; of all services only quota may have others than 0")
+]
 PageLimit = Annotated[int, Meta(ge=1, description="count; bounded by the settings' page_max")]
 
 
@@ -92,12 +95,21 @@ class RecordedEvent(Answer, frozen=True, kw_only=True, forbid_unknown_fields=Fal
 
 # --- every service's log ---------------------------------------------------------------------
 class Events(Command, frozen=True, kw_only=True):
-    """The log's events behind position `after`, at most `limit`."""
+    """The events of a shard's log behind position `after`, at most `limit`. One that is no shard is refused."""
 
     NAME = "events"
 
     after: Position = 0
     limit: PageLimit = 1000
+    shard: Shard = 0
+
+
+class HeadOf(Command, frozen=True, kw_only=True):
+    """Whose head: that of this shard's log. One that is no shard is refused."""
+
+    NAME = "head"
+
+    shard: Shard = 0
 
 
 class StoredEvent(Answer, frozen=True, kw_only=True):
@@ -112,8 +124,9 @@ class StoredEvent(Answer, frozen=True, kw_only=True):
 
 
 class LogPage(Answer, frozen=True, kw_only=True):
-    """A section of the log. `head` is never behind `events`."""
+    """A section of the log called `log`: the service's name, or `quota-3`. `head` is never behind `events`."""
 
+    log: Slug
     head: Position
     events: tuple[StoredEvent, ...]
 
@@ -126,6 +139,12 @@ class Pong(Answer, frozen=True, kw_only=True):
 
 LOG_METHODS: tuple[Method, ...] = (
     Method("events", Events, "A page of the log.", LogPage, (MalformedCommand, Unavailable)),
-    Method("head", None, "The position of the log's last event; 0 while it is empty.", Position, (Unavailable,)),
+    Method(
+        "head",
+        HeadOf,
+        "The position of the log's last event; 0 while it is empty.",
+        Position,
+        (MalformedCommand, Unavailable),
+    ),
     Method("ping", None, "The service's name.", Pong),
 )

@@ -1,4 +1,5 @@
-"""Audit's published language: checkpoints of the other services' logs. A log's stream is its service's name."""
+"""Audit's published language: checkpoints of the other services' logs. A log's stream is its name: the service's, or
+`quota-0`, `quota-1` and so on where quota has several shards."""
 
 from __future__ import annotations
 

@@ -69,7 +69,10 @@ class BillLine(Part, frozen=True, kw_only=True):
 
 
 class Bill(Part, frozen=True, kw_only=True):
-    """What a subscriber owes for a period. total_fen = sum of the lines; VAT is included and shown."""
+    """What a subscriber owes for a period. total_fen = sum of the lines; VAT is included and shown.
+
+    `quota_position` is the cut-off, a position of the log `quota_log`, which has the account.
+    """
 
     number: Reference
     operator: Slug
@@ -84,6 +87,7 @@ class Bill(Part, frozen=True, kw_only=True):
     tokens: Count
     debited: SignedAmount
     quota_position: Count
+    quota_log: Slug = "quota"
     catalog_position: Count
 
 
@@ -101,7 +105,11 @@ class StatementLine(Part, frozen=True, kw_only=True):
 
 
 class Statement(Part, frozen=True, kw_only=True):
-    """What `home` owes `serving` for a period."""
+    """What `home` owes `serving` for a period.
+
+    `quota_position` is the cut-off in quota's log. Where quota has several, `quota_positions` has the cut-off of each
+    shard's, and `quota_position` is their sum.
+    """
 
     home: Slug
     serving: Slug
@@ -112,6 +120,7 @@ class Statement(Part, frozen=True, kw_only=True):
     discount_fen: Fen
     net_fen: Fen
     quota_position: Count
+    quota_positions: tuple[Count, ...] = ()
 
 
 # --- events ----------------------------------------------------------------------------------
@@ -148,12 +157,14 @@ class StatementIssued(Event, frozen=True, kw_only=True):
 class IssueBills(Command, frozen=True, kw_only=True):
     """Issue the period's missing bills of one operator, at most `limit`; repeat until `remaining` is 0.
 
-    `quota_position` is the cut-off: billing must have followed quota's log that far.
+    `quota_position` is the cut-off: billing must have followed quota's log that far. Where quota has several shards,
+    each is billed by itself: the accounts of `quota_shard`, cut off at a position of its log.
     """
 
     operator: Slug
     period: Period
     quota_position: Count
+    quota_shard: Count = 0
     limit: Count = 200
     occurred_at: Instant | None = None
 
@@ -188,8 +199,12 @@ class Credit(Command, frozen=True, kw_only=True):
 
 @command("billing", "settle_period")
 class SettlePeriod(Command, frozen=True, kw_only=True):
-    """Issue the statements between all pairs of operators for a period."""
+    """Issue the statements between all pairs of operators for a period.
+
+    The cut-off is `quota_position` or, one for each shard of quota, `quota_positions`.
+    """
 
     period: Period
-    quota_position: Count
+    quota_position: Count | None = None
+    quota_positions: tuple[Count, ...] = ()
     occurred_at: Instant | None = None

@@ -7,6 +7,7 @@ them. Things are named by the request that made them: a grant, a reservation and
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import msgspec
@@ -38,7 +39,7 @@ CREDIT = "credit"  # the pseudo-grant that stands for the credit limit in draws
 GrantSource = Literal["purchase", "plan", "trial", "bundle", "promotion", "adjustment"]
 
 
-class Draw(msgspec.Struct, frozen=True, array_like=True):
+class Draw(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """`[grant, amount]`: so many millipoints from (or back to) this grant."""
 
     grant: str
@@ -197,7 +198,12 @@ class AccountClosed(Requested, frozen=True, kw_only=True):
 
 
 # --- commands --------------------------------------------------------------------------------
-class QuotaCommand(Command, frozen=True, kw_only=True):
+def _method(class_name: str) -> str:
+    """The RPC method of a command: `OpenAccount` is `open_account`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", class_name).lower()
+
+
+class QuotaCommand(Command, frozen=True, kw_only=True, tag_field="command", tag=_method):
     """Every command names its account and carries a request_id: same request, same answer."""
 
     operator: Slug

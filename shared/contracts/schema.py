@@ -120,11 +120,12 @@ def parse(command: type[K], fields: Any) -> K:
             f"{command.NAME or command.__name__}: malformed command",
             {"command": command.NAME or command.__name__, "fields": complaints(command, fields, error)},
         ) from None
-    _refuse_ends_of_time(parsed)
+    refuse_ends_of_time(parsed)
     return parsed
 
 
-def _refuse_ends_of_time(parsed: Command) -> None:
+def refuse_ends_of_time(parsed: Command) -> None:
+    """Raises MalformedCommand for an instant that no calendar arithmetic would survive."""
     for name in _instants(type(parsed)):
         at = getattr(parsed, name)
         if at is not None and not EARLIEST <= at <= LATEST:

@@ -4,8 +4,9 @@
 another log's pages to a read model, each exactly once. Nothing here knows nameko or eventlet.
 """
 
+from shared.eventstore.batch import Room
 from shared.eventstore.log import EventLog, LoggedEvent, NewEvent
 from shared.eventstore.projection import Projector
-from shared.eventstore.writer import Room, Writer
+from shared.eventstore.writer import Writer
 
 __all__ = ["EventLog", "LoggedEvent", "NewEvent", "Projector", "Room", "Writer"]

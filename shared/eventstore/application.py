@@ -5,34 +5,44 @@ It knows nothing of what the room decides, and nothing of nameko.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from shared.clock import Clock
 from shared.config import Settings
 from shared.contracts.base import Command
+from shared.eventstore.batch import Room
 from shared.eventstore.database import engine, migrate
 from shared.eventstore.log import EventLog
-from shared.eventstore.writer import Room, Writer
+from shared.eventstore.writer import Writer
 from shared.telemetry import current_traceparent
 
 C = TypeVar("C", bound=Command)
 
 
 class RoomApplication:
-    """One service's database and log. `on_commit` is told the log's head after each commit."""
+    """A service's database and log, or those of one `shard` of it. `on_commit` is told the log's head after each
+    commit."""
 
-    def __init__(self, service: str, settings: Settings, clock: Clock) -> None:
-        url = settings.database_url(service)
+    def __init__(self, service: str, settings: Settings, clock: Clock, shard: int = 0) -> None:
+        url = settings.database_url(service, shard)
         self.settings = settings
         self.clock = clock
+        self.shard = shard
+        self.log_name = settings.logs(service)[shard]
         self.on_commit: Callable[[int], None] = lambda _head: None
         self.engine = engine(url)
         migrate(self.engine, service)
         self.log = EventLog(url)
 
-    def writer_for(self, room: Room[C], position: int) -> Writer[C]:
-        """The one writer of this process; `position`: up to where the room's memory needs nothing of the log."""
+    @property
+    def shards(self) -> Sequence[RoomApplication]:
+        """Its shards, in order: a service that has no several is its own only one."""
+        return (self,)
+
+    def writer_for(self, room: Room[C], position: int, *, hopeful: bool = False) -> Writer[C]:
+        """The one writer of this process; `position`: up to where the room's memory needs nothing of the log.
+        `hopeful`: the room remembers nothing but what its log says."""
         return Writer(
             self.log,
             room,
@@ -41,6 +51,7 @@ class RoomApplication:
             on_commit=self.committed,
             trace=current_traceparent,
             position=position,
+            hopeful=hopeful,
         )
 
     def committed(self, head: int) -> None:

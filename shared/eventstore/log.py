@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 import sqlalchemy as sa
 from eventsourcing.application import Application
 from eventsourcing.persistence import (
@@ -23,9 +24,9 @@ from eventsourcing.persistence import IntegrityError as TakenError
 from eventsourcing.postgres import PostgresFactory
 from eventsourcing.utils import Environment, get_topic
 
-from shared.contracts.base import Event, decode_event, encode_event
+from shared.contracts.base import EVENTS, Event, decode_event, encode_event
 from shared.errors import Conflict, Unavailable
-from shared.eventstore.recorders import PostgresLogRecorder, Row, SQLiteLogRecorder
+from shared.eventstore.recorders import NewRow, PostgresLogRecorder, Row, SQLiteLogRecorder
 
 APPEND_ATTEMPTS_MAX = 5  # a database that restarts is back within seconds; longer is Unavailable
 APPEND_BACKOFF_S = 0.2
@@ -35,14 +36,28 @@ FAILURES = (PersistenceError, OSError)
 T = TypeVar("T")
 
 
-class NewEvent(NamedTuple):
-    """An event to be stored: its stream, its version there, the request key it uses up, its caller's trace."""
+class NewEvent(msgspec.Struct, gc=False):
+    """An event to be stored: its stream, its version there, the request key it uses up, its caller's trace.
+
+    Once it is stored it has its `position` and its `state`, the exact JSON text.
+    """
 
     stream: str
     version: int
     event: Event
     key: str | None = None
     trace: str | None = None
+    position: int = 0
+    state: bytes = b""
+
+    @property
+    def topic(self) -> str:
+        return self.event.TOPIC
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The event's fields as plain values."""
+        return msgspec.json.decode(self.state)  # type: ignore[no-any-return]
 
 
 class LoggedEvent(NamedTuple):
@@ -58,6 +73,14 @@ class LoggedEvent(NamedTuple):
     @property
     def event(self) -> Event:
         return decode_event(self.topic, self.state)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The event's fields as plain values, as they read today."""
+        if self.topic in EVENTS:
+            # The stored JSON as it stands: a third of the time of decoding the event and taking it apart again.
+            return msgspec.json.decode(self.state)  # type: ignore[no-any-return]
+        return msgspec.to_builtins(self.event)  # type: ignore[no-any-return]
 
 
 class JsonMapper(Mapper[str]):
@@ -131,9 +154,8 @@ class EventLog(Application[str]):
         """A stream's events with versions above `after_version`, in order, at most `limit` of them."""
         return [_logged(row) for row in _asked(self.recorder.select_stream, stream, after_version, limit)]
 
-    def whole_stream(self, stream: str) -> Iterator[LoggedEvent]:
-        """All of a stream's events, however many, in order; read in sections."""
-        after = 0
+    def whole_stream(self, stream: str, after: int = 0) -> Iterator[LoggedEvent]:
+        """All of a stream's events behind version `after`, however many, in order; read in sections."""
         while page := self.stream(stream, after, STREAM_PAGE):
             yield from page
             if len(page) < STREAM_PAGE:
@@ -146,44 +168,41 @@ class EventLog(Application[str]):
             return {}
         return {key: _logged((*row[:5], None)) for key, row in _asked(self.recorder.select_known, keys).items()}
 
-    def append(self, events: Sequence[NewEvent], after: int) -> list[LoggedEvent]:
+    def append(self, events: Sequence[NewEvent], after: int) -> None:
         """Store `events` at positions `after + 1` and on, all or none, durable on return.
 
         Raises Conflict when a position, version or request key is taken (by another writer, or by an
         earlier request), Unavailable when the database cannot be reached. Nothing was stored then.
         """
-        stored = [self.mapper.to_stored_event(new) for new in events]  # type: ignore[arg-type]
-        logged = [
-            LoggedEvent(after + n, str(s.originator_id), s.originator_version, s.topic, s.state.decode(), new.trace)
-            for n, (s, new) in enumerate(zip(stored, events, strict=True), start=1)
-        ]
+        rows: list[NewRow] = []
+        for position, new in enumerate(events, start=after + 1):
+            event = new.event
+            new.position, new.state = position, encode_event(event)
+            rows.append((new.stream, new.version, event.TOPIC, new.state, new.key, new.trace))
         for attempt in range(APPEND_ATTEMPTS_MAX):
             try:
-                self.recorder.insert_events(
-                    stored,
-                    position=after + 1,
-                    keys=[new.key for new in events],
-                    traces=[new.trace for new in events],
-                )
-                return logged
+                self.recorder.append_rows(after + 1, rows)
+                return
             except FAILURES as error:
-                # The reply to a COMMIT can be lost: only the log itself knows whether we are in it.
-                outcome = self._is_stored(logged, after)
-                if outcome is True:
-                    return logged
-                if isinstance(error, TakenError):
+                taken = isinstance(error, TakenError)
+                # The reply to a COMMIT can be lost: only the log itself knows whether we are in it. At the first
+                # attempt nothing can have been lost: what stands there is another's, even if it is the very same.
+                if not (taken and attempt == 0) and self._is_stored(events, after):
+                    return
+                if taken:
                     raise Conflict("another writer or an earlier request was there first") from error
                 if attempt + 1 == APPEND_ATTEMPTS_MAX:
                     raise Unavailable("the event store cannot be reached") from error
                 time.sleep(APPEND_BACKOFF_S * 2**attempt)
         raise AssertionError("unreachable")
 
-    def _is_stored(self, logged: list[LoggedEvent], after: int) -> bool | None:
+    def _is_stored(self, events: Sequence[NewEvent], after: int) -> bool:
         try:
-            tail = self.read(after, len(logged))
+            tail = self.read(after, len(events))
         except Unavailable:
-            return None
-        return [t[:5] for t in tail] == [e[:5] for e in logged]
+            return False  # not that we know
+        logged = [(e.position, e.stream, e.version, e.topic, e.state.decode()) for e in events]
+        return [t[:5] for t in tail] == logged
 
 
 def _asked(question: Callable[..., T], *args: Any) -> T:

@@ -8,6 +8,7 @@ instead of a pipeline that can deadlock; tables are made by migrations, never he
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,8 @@ READ = "SELECT position, originator_id, originator_version, topic, state, trace 
 
 APPEND_LOCK = 0x61707064
 
-Row = tuple[int, str, int, str, bytes, str | None]
+Row = tuple[int, str, int, str, bytes, str | None]  # as in READ
+NewRow = tuple[str, int, str, bytes, str | None, str | None]  # as in COLUMNS, without the position
 
 
 class PostgresLogRecorder(PostgresApplicationRecorder):
@@ -31,20 +33,21 @@ class PostgresLogRecorder(PostgresApplicationRecorder):
         super().__init__(datastore, events_table_name="events")
         self.sql_create_statements.clear()
 
-    def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int]:
-        """Append at `kwargs["position"]` and on, or at the log's end. One attempt: the caller decides what a
-        failure means.
+    def append_rows(self, first: int, rows: Sequence[NewRow]) -> None:
+        """Append at position `first` and on, durable on return. One attempt: the caller decides what a failure means.
 
         Raises IntegrityError if a position, a stream's version or a request key is taken.
         """
-        keys: Sequence[str | None] = kwargs.get("keys") or [None] * len(stored_events)
-        traces: Sequence[str | None] = kwargs.get("traces") or [None] * len(stored_events)
+        # One statement is a transaction of its own: no BEGIN and no COMMIT to wait for.
+        with self.datastore.get_connection() as connection, connection.cursor() as cursor, cursor.copy(COPY) as copy:
+            copy.write(packed(first, rows))
+
+    def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int]:  # noqa: ARG002
+        """The library's own door: append at the log's end, wherever that is."""
         with self.datastore.get_connection() as connection, connection.transaction(), connection.cursor() as cursor:
-            first = kwargs.get("position") or self._next_position(cursor)
-            with cursor.copy(f"COPY events ({COLUMNS}) FROM STDIN (FORMAT BINARY)".encode()) as copy:
-                copy.set_types(["int8", "text", "int8", "text", "bytea", "text", "text"])
-                for index, (e, key, trace) in enumerate(zip(stored_events, keys, traces, strict=True)):
-                    copy.write_row((first + index, e.originator_id, e.originator_version, e.topic, e.state, key, trace))
+            first = self._next_position(cursor)
+            with cursor.copy(COPY) as copy:
+                copy.write(packed(first, _rows_of(stored_events)))
         return list(range(first, first + len(stored_events)))
 
     def _next_position(self, cursor: psycopg.Cursor[psycopg.rows.DictRow]) -> int:
@@ -110,17 +113,20 @@ class SQLiteLogRecorder(SQLiteApplicationRecorder):
     def construct_create_table_statements(self) -> list[str]:
         return []
 
-    def _insert_events(self, c: SQLiteCursor, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int]:
-        first = kwargs.get("position") or (self._max_notification_id(c) or 0) + 1
-        keys: Sequence[str | None] = kwargs.get("keys") or [None] * len(stored_events)
-        traces: Sequence[str | None] = kwargs.get("traces") or [None] * len(stored_events)
+    def append_rows(self, first: int, rows: Sequence[NewRow]) -> None:
+        """As in PostgreSQL."""
+        with self.datastore.transaction(commit=True) as c:
+            self._insert_rows(c, first, rows)
+
+    def _insert_rows(self, c: SQLiteCursor, first: int, rows: Sequence[NewRow]) -> None:
         c.executemany(
             f"INSERT INTO events ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [
-                (first + index, e.originator_id, e.originator_version, e.topic, e.state, key, trace)
-                for index, (e, key, trace) in enumerate(zip(stored_events, keys, traces, strict=True))
-            ],
+            [(position, *row) for position, row in enumerate(rows, start=first)],
         )
+
+    def _insert_events(self, c: SQLiteCursor, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int]:  # noqa: ARG002
+        first = (self._max_notification_id(c) or 0) + 1
+        self._insert_rows(c, first, _rows_of(stored_events))
         return list(range(first, first + len(stored_events)))
 
     def select_rows(self, after: int, limit: int) -> list[Row]:
@@ -164,6 +170,42 @@ class SQLiteLogRecorder(SQLiteApplicationRecorder):
         with self.datastore.transaction(commit=False) as c:
             c.execute(statement, params)
             return [tuple(row) for row in c.fetchall()]
+
+
+def _rows_of(stored_events: Sequence[StoredEvent]) -> list[NewRow]:
+    return [(str(e.originator_id), e.originator_version, e.topic, e.state, None, None) for e in stored_events]
+
+
+# --- PostgreSQL's binary COPY format: a header, then per row the number of columns and each with its length ----------
+COPY = f"COPY events ({COLUMNS}) FROM STDIN (FORMAT BINARY)".encode()
+_HEADER, _TRAILER = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
+_NULL = b"\xff\xff\xff\xff"
+_begin = struct.Struct("!hiqi").pack  # 7 columns, the position, the length of the stream's name
+_version = struct.Struct("!iqi").pack  # the version, the length of the topic
+_length = struct.Struct("!i").pack
+
+
+def packed(first: int, rows: Sequence[NewRow]) -> bytes:
+    """All rows in one piece. What a driver would ask about each value we know beforehand."""
+    parts = [_HEADER]
+    add = parts.append
+    for position, (stream, version, topic, state, key, trace) in enumerate(rows, start=first):
+        name, kind = stream.encode(), topic.encode()
+        add(_begin(7, 8, position, len(name)))
+        add(name)
+        add(_version(8, version, len(kind)))
+        add(kind)
+        add(_length(len(state)))
+        add(state)
+        for text in (key, trace):
+            if text is None:
+                add(_NULL)
+            else:
+                raw = text.encode()
+                add(_length(len(raw)))
+                add(raw)
+    add(_TRAILER)
+    return b"".join(parts)
 
 
 def _notification(row: Row) -> Notification:

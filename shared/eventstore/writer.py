@@ -1,70 +1,46 @@
-"""The one path every command takes: replay or decide, append, answer. A new command is one function.
+"""The one path every command takes: decide, append, answer. A new command is one function.
 
-Commands that wait while a commit runs are gathered into the next one (group commit). Nothing is
-answered before it is durable. State in memory is a cache of the log: after any conflict it is
-dropped for what was touched and folded again.
+Commands that wait while a batch is at work are gathered into the next one (group commit), and that one is decided
+while the last one commits (pipelining). Nothing is answered before it is durable, nor before all that it was judged
+by is durable.
+
+State in memory is a cache of the log. A hopeful writer decides on what it has, and the log's unique positions,
+versions and request keys refuse it if another writer or an earlier request was there first. Whatever was
+decided on something that was not stored is then dropped, folded again from the log and decided anew. So
+request keys are only looked up where hope has failed, or where a command is refused: it may be a replay. A writer
+that is not hopeful looks first, always: for rooms that remember more than their log says.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import functools
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from shared.contracts.base import EVENTS, Command, Event, Requested
-from shared.errors import Busy, Conflict, IdempotencyConflict, TokengridError
-from shared.eventstore.log import EventLog, LoggedEvent, NewEvent
+from shared.contracts.base import EVENTS, Command
+from shared.errors import Busy, Conflict, TokengridError
+from shared.eventstore.batch import Batch, Room, Slot, Stored
+from shared.eventstore.log import EventLog, LoggedEvent
 
 T = TypeVar("T")
 C = TypeVar("C", bound=Command)
-K = TypeVar("K", bound=Command, contravariant=True)
-Answer = dict[str, Any] | TokengridError
+Answer = Any  # of the room, or a TokengridError
 
 CONFLICTS_MAX = 20  # two writers taking turns lose a few; more than this means something is wrong
 CATCH_UP_PAGE = 5000
-
-
-class Room(Protocol[K]):
-    """What a service brings: its keys, its decisions and its memory. No I/O but through its log."""
-
-    def prepare(self, commands: Sequence[K]) -> None:
-        """Bring into memory what these commands are about."""
-
-    def key(self, command: K) -> str | None:
-        """The request key, unique for ever; None if the command's events bring keys of their own."""
-
-    def decide(self, command: K, fingerprint: str) -> list[NewEvent]:
-        """What happens, or a TokengridError and nothing. The first event gets the command's key."""
-
-    def evolve(self, stream: str, version: int, event: Event) -> None:
-        """Fold one event into memory; streams that are not in memory are ignored."""
-
-    def forget(self, streams: set[str]) -> None:
-        """Drop these streams from memory: what was folded there was not stored."""
-
-    def answer(self, command: K, events: Sequence[LoggedEvent], replayed: bool) -> dict[str, Any]:
-        """What the caller gets: made of the events alone, so that a replay gets the same."""
-
-
-class _Slot(Generic[C]):
-    """Commands of one caller, and what became of them."""
-
-    __slots__ = ("abandoned", "answers", "commands", "error", "trace")
-
-    def __init__(self, commands: Sequence[C], trace: str | None) -> None:
-        self.commands = commands
-        self.trace = trace
-        self.answers: list[Answer] | None = None
-        self.error: Exception | None = None
-        self.abandoned = False
+WARY_BATCHES = 64  # after a replay so many batches look their keys up first: those who repeat seldom repeat one
 
 
 class Writer(Generic[C]):
-    """Takes commands for one log. Several writers of one log are safe, one is fast."""
+    """Takes commands for one log. Several writers of one log are safe, one is fast.
+
+    Two locks, taken in this order: `_deciding` guards the room's memory, `_appending` the log's end. Whoever has
+    decided takes the second before giving up the first, so batches are stored in the order they were decided in.
+    """
 
     def __init__(
         self,
@@ -76,42 +52,48 @@ class Writer(Generic[C]):
         waiting_max: int = 65_536,
         trace: Callable[[], str | None] = lambda: None,
         position: int = 0,
+        hopeful: bool = False,
     ) -> None:
         self.log = log
         self.room = room
-        self.position = position
+        self.position = position  # up to here the log is in the room's memory, stored and folded
         self.on_commit = on_commit
         self._batch_max = batch_max
         self._waiting_max = waiting_max
         self._trace = trace
-        self._waiting: list[_Slot[C]] = []
+        self._waiting: list[Slot[C]] = []
         self._waiting_count = 0  # commands in them
-        self._unforgotten: set[str] = set()
-        self._lock = threading.Lock()
+        self._deciding = threading.Lock()
+        self._appending = threading.Lock()
+        self._decided = position  # as `position`, with what is decided and not stored yet
+        self._generation = 0  # how often something decided was not stored
+        self._in_doubt = False
+        self._doubtful: set[str] = set()  # streams whose state in memory may never have been stored
+        self._hopeful = hopeful
+        self._wary = 0  # batches that look first
 
     def submit(self, command: C) -> dict[str, Any]:
         """One command. Raises its refusal."""
         (answer,) = self.execute([command])
         if isinstance(answer, TokengridError):
             raise answer
-        return answer
+        return answer  # type: ignore[no-any-return] # what the room makes of it: a mapping, or one in JSON
 
-    def execute(self, commands: Sequence[C]) -> list[Answer]:
+    def execute(self, commands: Sequence[C], traces: Sequence[str | None] | None = None) -> list[Answer]:
         """Up to a batch of commands; one answer or refusal each, in the same order, one transaction.
 
-        Whoever gets the lock works for all who wait: their commands ride in the same commit. Past a bound of
-        waiting commands it raises Busy at once, having changed nothing.
+        Whoever leads a batch works for all who wait: their commands ride in the same commit. Past a bound of
+        waiting commands it raises Busy at once, having changed nothing. `traces`: of each command's caller.
         """
         if self._waiting and self._waiting_count + len(commands) > self._waiting_max:
             details = {"waiting": self._waiting_count, "limit": self._waiting_max}
             raise Busy(f"{self._waiting_count} commands are waiting already", details)
-        slot = _Slot(commands, self._trace())
+        slot = Slot(commands, [self._trace()] * len(commands) if traces is None else traces)
         self._waiting.append(slot)
         self._waiting_count += len(commands)
         try:
-            with self._lock:
-                while not self._done(slot):
-                    self._work()
+            while not slot.done:
+                self._ride(slot)
         except BaseException:  # this thread is being killed: nobody waits for the answers any more
             slot.abandoned = True
             if slot in self._waiting:
@@ -129,154 +111,195 @@ class Writer(Generic[C]):
 
     def ask(self, question: Callable[[], T]) -> T:
         """Asks the room's memory when it is as the log is: caught up, with nothing in it that is not stored."""
-        with self._lock:
-            self._catch_up()
+        with self._deciding, self._appending:
+            self._recover()
             return question()
 
-    def _work(self) -> None:
-        slots: list[_Slot[C]] = []
+    # -- a batch, from its callers to the log and back ---------------------------------------------
+    def _ride(self, slot: Slot[C]) -> None:
+        """Lead the next batch, or wait for the one that has taken the slot along."""
+        with self._deciding:
+            batch = slot.batch
+            if batch is None and not slot.done:
+                leading = self._gather()
+                self._guarded(leading, self._prepare)
+            else:
+                leading = None
+        if leading is not None:
+            self._guarded(leading, self._store)
+        elif batch is not None:
+            batch.finished.wait()
+
+    def _guarded(self, batch: Batch[C], work: Callable[[Batch[C]], None]) -> None:
+        """If the leader is killed or a fault is met, those who ride along do not suffer for it."""
+        if batch.finished.is_set():
+            return
+        try:
+            work(batch)
+        except Exception as error:  # noqa: BLE001 - it is raised where its commands came from
+            if len(batch.slots) == 1 or isinstance(error, TokengridError):
+                batch.fail(error)
+            else:  # a fault in one caller's commands is not the others'
+                for slot in batch.slots:
+                    slot.alone = True
+                self._put_back(batch)
+            batch.finished.set()
+        except BaseException:
+            # We are being killed, not those who ride with us: the next of them leads. What may have been
+            # stored all the same is a replay then.
+            self._put_back(batch)
+            batch.finished.set()
+            raise
+
+    def _gather(self) -> Batch[C]:
+        slots: list[Slot[C]] = []
         size = 0
         while self._waiting and (not slots or size + len(self._waiting[0].commands) <= self._batch_max):
+            if slots and (slots[0].alone or self._waiting[0].alone):
+                break
             slots.append(self._waiting.pop(0))
             size += len(slots[-1].commands)
         self._waiting_count -= size
         try:
-            self._work_for(slots)
+            batch = Batch(slots, self.room)
         except BaseException:
-            # We are being killed, not those who ride with us: the next of them works for the others. What
-            # may have been stored all the same is a replay then.
-            left = [slot for slot in slots if not self._done(slot) and not slot.abandoned]
-            self._waiting[:0] = left
-            self._waiting_count += sum(len(slot.commands) for slot in left)
+            self._waiting[:0] = slots
+            self._waiting_count += size
+            raise
+        for slot in slots:
+            slot.batch = batch
+        return batch
+
+    def _put_back(self, batch: Batch[C]) -> None:
+        left = [slot for slot in batch.slots if not slot.done and not slot.abandoned]
+        for slot in left:
+            slot.batch = None
+        self._waiting[:0] = left
+        self._waiting_count += sum(len(slot.commands) for slot in left)
+
+    def _prepare(self, batch: Batch[C]) -> None:
+        """Decide a batch and wait for its turn at the log. Called with `_deciding` held; returns with `_appending`
+        held too, and then nothing can come between the batch and the log's end but another writer."""
+        while True:
+            self._decide(batch)
+            with self._doubting(batch):
+                self._appending.acquire()
+                try:
+                    if batch.generation == self._generation and self._holds_good(batch):
+                        return
+                except BaseException:
+                    self._appending.release()
+                    raise
+                self._doubt(batch)
+                self._appending.release()
+
+    def _decide(self, batch: Batch[C]) -> None:
+        if batch.tries == CONFLICTS_MAX:
+            raise Conflict("another writer was faster, repeatedly")
+        with self._doubting(batch):
+            wary = not self._hopeful or batch.tries > 0 or self._wary > 0
+            if wary or self._in_doubt:
+                with self._appending:  # nothing is on its way to the log
+                    self._recover()
+            self.room.prepare(batch.commands)
+            if wary:
+                self._wary = max(0, self._wary - 1)
+                batch.known = self.log.known([key for key in batch.keys if key is not None])
+            batch.tries += 1
+            batch.looked = wary
+            batch.after, batch.generation = self._decided, self._generation
+            batch.decide()
+            self._decided += len(batch.events)
+
+    def _holds_good(self, batch: Batch[C]) -> bool:
+        """Whether what the batch decided may be stored and answered. All before it is stored; both locks are held."""
+        if refused := batch.refused:
+            batch.recognise(self.log.known(refused))
+        if batch.events:
+            return True  # the log itself refuses it if another writer was faster
+        return batch.looked or not self._catch_up()
+
+    def _store(self, batch: Batch[C]) -> None:
+        """Append and answer. Called with `_appending` held, which it gives up."""
+        while True:
+            try:
+                with self._doubting(batch):
+                    if batch.events:
+                        self.log.append(batch.events, batch.after)
+                        self.position += len(batch.events)
+            except Conflict:
+                self._wary = WARY_BATCHES
+            else:
+                break
+            finally:
+                self._appending.release()
+            with self._deciding:
+                self._prepare(batch)
+        if batch.events:
+            self.on_commit(self.position)
+        batch.answer()
+        batch.finished.set()
+
+    # -- doubt: what was decided on something that was not stored --------------------------------------
+    @contextlib.contextmanager
+    def _doubting(self, batch: Batch[C]) -> Any:
+        try:
+            yield
+        except BaseException:
+            self._doubt(batch)
             raise
 
-    def _work_for(self, slots: Sequence[_Slot[C]]) -> None:
-        try:
-            answers = self._commit(
-                [command for slot in slots for command in slot.commands],
-                [slot.trace for slot in slots for _ in slot.commands],
-            )
-        except Exception as error:  # noqa: BLE001 - it is raised where its commands came from
-            if len(slots) == 1 or isinstance(error, TokengridError):
-                for slot in slots:
-                    slot.error = error
-                return
-            for slot in slots:  # a fault in one caller's commands is not the others'
-                self._work_for([slot])
-            return
-        for slot in slots:
-            slot.answers, answers = answers[: len(slot.commands)], answers[len(slot.commands) :]
+    def _doubt(self, batch: Batch[C]) -> None:
+        """What this batch did to memory did not happen, nor what was decided on it."""
+        self._in_doubt = True
+        self._generation += 1
+        self._doubtful |= batch.touched
 
-    @staticmethod
-    def _done(slot: _Slot[C]) -> bool:
-        return slot.answers is not None or slot.error is not None
+    def _recover(self) -> None:
+        """Memory as the log is. Called with both locks held: nothing is on its way to the log."""
+        if self._in_doubt:
+            self.room.forget(self._doubtful)
+            self._doubtful = set()
+            self._decided = self.position
+        self._catch_up()
+        self._in_doubt = False
 
-    def _commit(self, commands: Sequence[C], traces: Sequence[str | None]) -> list[Answer]:
-        keys = [self.room.key(command) for command in commands]
-        prints = [fingerprint(command) for command in commands]
-        for _ in range(CONFLICTS_MAX):
-            self._catch_up()
-            self.room.prepare(commands)
-            known = {key: [event] for key, event in self.log.known([key for key in keys if key is not None]).items()}
-            touched: set[str] = set()
-            try:
-                answers, events = self._decide(commands, keys, prints, traces, known, touched)
-                if not events:
-                    return self._answer(commands, answers, [])
-                logged = self.log.append(events, self.position)
-            except Conflict:
-                self._forget(touched)
-                continue
-            except BaseException:
-                with contextlib.suppress(TokengridError):  # what went wrong first is what is told
-                    self._forget(touched)
-                raise
-            self.position += len(logged)
-            self.on_commit(self.position)
-            return self._answer(commands, answers, logged)
-        raise Conflict("another writer was faster, repeatedly")
-
-    def _decide(
-        self,
-        commands: Sequence[C],
-        keys: Sequence[str | None],
-        prints: Sequence[str],
-        traces: Sequence[str | None],
-        known: dict[str, list[LoggedEvent]],
-        touched: set[str],
-    ) -> tuple[list[Any], list[NewEvent]]:
-        """Per command a refusal, a list of known events, or a slice of the new ones."""
-        outcomes: list[Any] = []
-        events: list[NewEvent] = []
-        here: dict[str, tuple[slice, str]] = {}
-        for command, key, print_, trace in zip(commands, keys, prints, traces, strict=True):
-            try:
-                if key is not None and key in here:
-                    taken, first_print = here[key]
-                    if first_print != print_:
-                        raise IdempotencyConflict("this request_id was used for another command")
-                    outcomes.append((taken, True))
-                    continue
-                if key is not None and key in known:
-                    first = known[key][0].event
-                    if not isinstance(first, Requested) or first.fingerprint != print_:
-                        raise IdempotencyConflict("this request_id was used for another command")
-                    outcomes.append((known[key], True))
-                    continue
-                decided = self.room.decide(command, print_)
-            except TokengridError as refusal:
-                outcomes.append(refusal)
-                continue
-            start = len(events)
-            for index, new in enumerate(decided):
-                events.append(new._replace(key=(new.key or key) if index == 0 else new.key, trace=trace))
-                touched.add(new.stream)
-                self.room.evolve(new.stream, new.version, new.event)
-            outcomes.append((slice(start, len(events)), False))
-            if key is not None and decided:
-                here[key] = (slice(start, len(events)), print_)
-        return outcomes, events
-
-    def _answer(self, commands: Sequence[C], outcomes: list[Any], logged: list[LoggedEvent]) -> list[Answer]:
-        answers: list[Answer] = []
-        for command, outcome in zip(commands, outcomes, strict=True):
-            if isinstance(outcome, TokengridError):
-                answers.append(outcome)
-                continue
-            found, replayed = outcome
-            events = logged[found] if isinstance(found, slice) else found
-            answers.append(self.room.answer(command, events, replayed))
-        return answers
-
-    def _forget(self, streams: set[str]) -> None:
-        """What the room cannot forget now (it may have to read its log) it must before anything else."""
-        self._unforgotten |= streams
-        self.room.forget(self._unforgotten)
-        self._unforgotten = set()
-
-    def _catch_up(self) -> None:
-        if self._unforgotten:
-            self._forget(set())
+    def _catch_up(self) -> bool:
+        """Fold what other writers appended; whether there was anything. Called with both locks held."""
+        began = self.position
         while page := self.log.read(self.position, CATCH_UP_PAGE):
             for logged in page:
                 self.room.evolve(logged.stream, logged.version, logged.event)
-            self.position = page[-1].position
+            self.position = self._decided = page[-1].position
+        return self.position > began
 
 
-def fingerprint(command: Command) -> str:
-    """What a command asks for, as 16 hex digits: equal for equal commands, across restarts and releases."""
-    content = command.NAME.encode() + b"\n" + msgspec.json.encode(command)
-    return hashlib.blake2b(content, digest_size=8).hexdigest()
-
-
-def receipt(events: Sequence[LoggedEvent], replayed: bool) -> dict[str, Any]:
+def receipt(events: Sequence[Stored], replayed: bool) -> dict[str, Any]:
     """The answer to a command that made events: the first event, where it stands in the log, and whether
     it was there before."""
     first = events[0]
-    if first.topic in EVENTS:
-        # The stored JSON as it stands: a third of the time of decoding the event and taking it apart again.
-        fields: dict[str, Any] = msgspec.json.decode(first.state)
-    else:  # of an older version: as it reads today
-        fields = msgspec.to_builtins(first.event)
-    kind = first.topic.split(".", 1)[1].split(":", 1)[0]
-    return {"kind": kind, "position": first.position, "version": first.version, "replayed": replayed, **fields}
+    return {
+        "kind": _kind(first.topic),
+        "position": first.position,
+        "version": first.version,
+        "replayed": replayed,
+        **first.fields,
+    }
+
+
+def receipt_json(lead: str, events: Sequence[Stored], replayed: bool) -> msgspec.Raw:
+    """As `receipt`, in JSON, with the stored text as it stands. `lead`: fields that come first, each with a comma."""
+    first = events[0]
+    state = first.state
+    if isinstance(first, LoggedEvent):
+        state = (first.state if first.topic in EVENTS else msgspec.json.encode(first.event).decode()).encode()
+    head = (
+        f'{{{lead}"kind":"{_kind(first.topic)}","position":{first.position},"version":{first.version},'
+        f'"replayed":{"true" if replayed else "false"},'
+    )
+    return msgspec.Raw(head.encode() + state[1:])  # type: ignore[operator]
+
+
+@functools.cache
+def _kind(topic: str) -> str:
+    return topic.split(".", 1)[1].split(":", 1)[0]

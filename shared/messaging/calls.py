@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable
 from itertools import count
@@ -21,8 +22,10 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 from shared.config import Settings
 from shared.errors import DeadlineExceeded, TokengridError, Unavailable
 from shared.messaging import codec, tracing
-from shared.messaging.known_errors import error_from_wire
-from shared.messaging.link import RPC_EXCHANGE, Link
+from shared.messaging.known_errors import error_from_wire, error_to_wire
+from shared.messaging.link import RPC_EXCHANGE, Link, Outgoing
+
+log = logging.getLogger(__name__)
 
 # How long a call waits for a lost connection to come back: longer than a blip, shorter than a restart.
 # Callers who want to outlast a restart ask for retries.
@@ -162,10 +165,23 @@ class Caller:
         except Exception as exc:  # noqa: BLE001 - whatever is wrong with an answer, its caller must hear of it
             pending.fail(Unavailable(f"The answer of {pending.service}.{pending.method} cannot be read: {exc}"))
 
-    def _returned(self, correlation_id: str) -> None:
+    def _returned(self, routing_key: str, properties: dict[str, Any]) -> None:
+        reply_to, correlation_id = str(properties.get("reply_to", "")), str(properties.get("correlation_id", ""))
+        if reply_to != self._reply_to:  # a request of somebody else, which we passed on
+            service = routing_key.rpartition(".")[0]
+            answer = codec.encode({"result": None, "error": error_to_wire(_unknown(service))})
+            # In a thread of its own: the one that reads must not wait.
+            eventlet.spawn(self._answer, Outgoing(reply_to.encode(), answer, correlation_id.encode()))
+            return
         pending = self._pending.pop(correlation_id, None)
         if pending is not None:
             pending.fail(_unknown(pending.service))
+
+    def _answer(self, answer: Outgoing) -> None:
+        try:
+            self.link.publish_all([answer])
+        except Unavailable as exc:
+            log.warning("an answer was dropped: %s", exc)
 
     def _lost(self) -> None:
         pending, self._pending = list(self._pending.values()), WeakValueDictionary()

@@ -4,8 +4,11 @@ The decorated method takes a page of events and returns the position it has reac
 moves its position in ONE database transaction; asked with an empty page it only tells the position. The
 follower pulls the next page from the upstream by RPC, calls the method, and so on; at the head it waits for
 a prompt or for `settings.follow_poll_s`. Whatever fails (the upstream, the broker, the method itself), it
-asks for the position again and goes on from there, for ever, with pauses that grow to a bound. It must
-know nothing of what the events mean.
+asks for the position again and goes on from there, for ever, with pauses that grow to a bound.
+
+An upstream with several shards has as many logs. Each is followed by itself, side by side with the others, and
+the method is told which by `shard`. A service's own log is read where it is, without the broker. It must know
+nothing of what the events mean.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from nameko.extensions import Entrypoint
 from shared import telemetry
 from shared.errors import Conflict, TokengridError
 from shared.messaging import codec, tracing
+from shared.messaging.hosting import Hosted
 from shared.messaging.link import PROMPT_EXCHANGE
 from shared.messaging.wire import Wire, settings_of
 
@@ -41,9 +45,11 @@ class Stopped(Exception):
     """The service is stopping."""
 
 
-def check_page(answer: dict[str, Any], position: int) -> tuple[list[dict[str, Any]], int]:
-    """Events and head of an answer, which must continue the log after `position` without a gap."""
+def check_page(answer: dict[str, Any], position: int, log_name: str = "") -> tuple[list[dict[str, Any]], int]:
+    """Events and head of an answer, which must continue the log of this name after `position` without a gap."""
     head, events = answer["head"], answer["events"]
+    if (found := answer.get("log", log_name)) != log_name:
+        raise BrokenLog(f"it is the log {found}, not {log_name}: the number of shards is not the upstream's")
     positions = [event["position"] for event in events]
     if positions != list(range(position + 1, position + 1 + len(events))):
         raise BrokenLog(f"after position {position} came {positions[:3]} … {positions[-1:]}")
@@ -55,7 +61,7 @@ def check_page(answer: dict[str, Any], position: int) -> tuple[list[dict[str, An
 
 
 class Follow(Entrypoint):  # type: ignore[misc]
-    """The entrypoint behind `@follow(upstream)`."""
+    """The entrypoint behind `@follow(upstream)`: one green thread for each log of the upstream."""
 
     wire = Wire()
 
@@ -69,24 +75,85 @@ class Follow(Entrypoint):  # type: ignore[misc]
         settings = settings_of(self.container.config)
         self.page_size = min(self._page_size or PAGE_SIZE, settings.page_max)
         self.poll_s = self._poll_s or settings.follow_poll_s
-        self._stopping = False
-        self._hint = 0  # the head of the latest prompt
+        self.stopping = False
+        self.wire.setup()
+        names = settings.logs(self.upstream)
+        self.logs = [FollowedLog(self, name, shard, single=len(names) == 1) for shard, name in enumerate(names)]
+        for each in self.logs:
+            self.wire.caller.link.subscribe(PROMPT_EXCHANGE, each.name, each.prompted)
+
+    def start(self) -> None:
+        for each in self.logs:
+            each.start()
+
+    def stop(self) -> None:
+        """Finishes the pages in hand; drops pulls and waits."""
+        self.stopping = True
+        for each in self.logs:
+            each.interrupt()
+        for each in self.logs:
+            each.wait()
+
+    def kill(self) -> None:
+        for each in self.logs:
+            each.kill()
+
+    def own_log(self, shard: int) -> Any:
+        """The log itself, if it is this very service's; None for another's."""
+        if self.upstream != self.container.service_name:
+            return None
+        hosted = [each for each in self.container.dependencies if isinstance(each, Hosted)]
+        return hosted[0].application.shards[shard].log if hosted and hosted[0].application else None
+
+    def describe_span(self, worker_ctx: Any) -> dict[str, Any] | None:
+        """A CONSUMER span for a page, linked to the commands that caused its events; none for the question
+        after the position."""
+        events = worker_ctx.args[0]
+        if not events:
+            return None
+        name = self.logs[worker_ctx.kwargs.get("shard", 0)].name
+        attributes = {
+            "messaging.system": "tokengrid",
+            "messaging.operation.type": "process",
+            "messaging.destination.name": name,
+            "messaging.batch.message_count": len(events),
+        }
+        return {
+            "name": f"process {name}",
+            "kind": "consumer",
+            "attributes": attributes,
+            "links": [event.get("trace") for event in events],
+        }
+
+
+class FollowedLog:
+    """One log that a `Follow` follows: its position, its prompts, its troubles."""
+
+    def __init__(self, follow: Follow, name: str, shard: int, single: bool) -> None:
+        """`shard` is told to the method and to the upstream, unless the upstream has a `single` log."""
+        self.name = name
+        self.hint = 0  # the head of the latest prompt
+        self._follow = follow
+        self._container = follow.container
+        self._shard = {} if single else {"shard": shard}
+        self._number = shard
+        self._own: Any = None
         self._wakened = Event()
         self._pulling: Any = None
         self._thread: Any = None
         self._trouble_since: float | None = None
-        self.wire.setup()
-        self.wire.caller.link.subscribe(PROMPT_EXCHANGE, self.upstream, self._prompted)
 
     def start(self) -> None:
-        self._thread = self.container.spawn_managed_thread(self._run, identifier=f"follow {self.upstream}")
+        self._own = self._follow.own_log(self._number)
+        self._thread = self._container.spawn_managed_thread(self._run, identifier=f"follow {self.name}")
 
-    def stop(self) -> None:
-        """Finishes the page in hand; drops a pull or a wait."""
-        self._stopping = True
+    def interrupt(self) -> None:
+        """Drop a pull or a wait; a page in hand is finished."""
         self._wake()
         if self._pulling is not None:
             self._pulling.fail(Stopped())
+
+    def wait(self) -> None:
         if self._thread is not None:
             self._thread.wait()
 
@@ -95,8 +162,8 @@ class Follow(Entrypoint):  # type: ignore[misc]
             self._thread.kill()
 
     # --- waiting -------------------------------------------------------------------------------
-    def _prompted(self, message: Message) -> None:
-        self._hint = max(self._hint, int(codec.decode(message.body)["head"]))
+    def prompted(self, message: Message) -> None:
+        self.hint = max(self.hint, int(codec.decode(message.body)["head"]))
         self._wake()
 
     def _wake(self) -> None:
@@ -104,21 +171,21 @@ class Follow(Entrypoint):  # type: ignore[misc]
             self._wakened.send()
 
     def _sleep(self, seconds: float) -> None:
-        if not self._stopping:
+        if not self._follow.stopping:
             self._wakened = Event()
             self._wakened.wait(seconds)
 
     def _pause(self, seconds: float) -> None:
         """Not cut short by prompts: trouble does not end because the log grows."""
         until = monotonic() + seconds * random.uniform(0.5, 1.0)
-        while not self._stopping and (left := until - monotonic()) > 0:
+        while not self._follow.stopping and (left := until - monotonic()) > 0:
             self._sleep(left)
 
     # --- following -----------------------------------------------------------------------------
     def _run(self) -> None:
         position: int | None = None
         pause_s = PAUSE_MIN_S
-        while not self._stopping:
+        while not self._follow.stopping:
             try:
                 if position is None:
                     position = self._apply([])
@@ -138,27 +205,37 @@ class Follow(Entrypoint):  # type: ignore[misc]
                 continue
             self._untroubled()
             pause_s = PAUSE_MIN_S
-            tracing.record_lag(self.container.service_name, self.upstream, max(0, head - position))
-            if position >= max(head, self._hint):
-                self._sleep(self.poll_s)
+            tracing.record_lag(self._container.service_name, self.name, max(0, head - position))
+            if position >= max(head, self.hint):
+                self._sleep(self._follow.poll_s)
 
     def _step(self, position: int) -> tuple[int, int]:
         """Pull one page and apply it. Returns the position reached and the upstream's head."""
-        self._hint = 0  # whatever it hinted at, this pull will see
-        answer = self._pull(position)
-        events, head = check_page(answer, position)
-        if not events or self._stopping:
+        self.hint = 0  # whatever it hinted at, this pull will see
+        answer = self._pull(position) if self._own is None else self._read(position)
+        events, head = check_page(answer, position, self.name)
+        if not events or self._follow.stopping:
             return position, head
         reached = self._apply(events)
         if reached <= position:
-            raise RuntimeError(f"{self.method_name} was given events after {position} and returned {reached}")
+            raise RuntimeError(f"{self._follow.method_name} was given events after {position} and returned {reached}")
         return reached, head
 
+    def _read(self, position: int) -> dict[str, Any]:
+        """The next page of our own log: no broker between us and it. The head is read first: of what comes between
+        nothing is promised."""
+        head = self._own.head()
+        page = self._own.read(position, self._follow.page_size)
+        return {
+            "events": [event._asdict() for event in page],
+            "head": max(head, page[-1].position) if page else head,
+        }
+
     def _pull(self, position: int) -> dict[str, Any]:
-        arguments = {"after": position, "limit": self.page_size}
-        self._pulling = self.wire.caller.submit(self.upstream, "events", arguments)
+        arguments = {"after": position, "limit": self._follow.page_size, **self._shard}
+        self._pulling = self._follow.wire.caller.submit(self._follow.upstream, "events", arguments)
         try:
-            if self._stopping:
+            if self._follow.stopping:
                 raise Stopped
             answer: dict[str, Any] = self._pulling.result()
         finally:
@@ -168,12 +245,14 @@ class Follow(Entrypoint):  # type: ignore[misc]
     def _apply(self, events: list[dict[str, Any]]) -> int:
         """Run the method in a worker of its own. Returns the position it returns."""
         done = Event()
-        self.container.spawn_worker(self, (events,), {}, handle_result=partial(self._applied, done))
+        handle_result = partial(self._applied, done)
+        self._container.spawn_worker(self._follow, (events,), dict(self._shard), handle_result=handle_result)
         error, position = done.wait()
         if error is not None:
             raise error
         if not isinstance(position, int) or isinstance(position, bool):
-            raise TypeError(f"{self.method_name} returned {position!r} instead of the position it has reached")
+            method = self._follow.method_name
+            raise TypeError(f"{method} returned {position!r} instead of the position it has reached")
         return position
 
     @staticmethod
@@ -182,25 +261,6 @@ class Follow(Entrypoint):  # type: ignore[misc]
         done.send((exc_info and exc_info[1], result))
         return result, exc_info
 
-    def describe_span(self, worker_ctx: Any) -> dict[str, Any] | None:
-        """A CONSUMER span for a page, linked to the commands that caused its events; none for the question
-        after the position."""
-        events = worker_ctx.args[0]
-        if not events:
-            return None
-        attributes = {
-            "messaging.system": "tokengrid",
-            "messaging.operation.type": "process",
-            "messaging.destination.name": self.upstream,
-            "messaging.batch.message_count": len(events),
-        }
-        return {
-            "name": f"process {self.upstream}",
-            "kind": "consumer",
-            "attributes": attributes,
-            "links": [event.get("trace") for event in events],
-        }
-
     # --- what is said of it ------------------------------------------------------------------------
     def _troubled(self, exc: Exception) -> None:
         if self._trouble_since is None:
@@ -208,8 +268,8 @@ class Follow(Entrypoint):  # type: ignore[misc]
             unexpected = not isinstance(exc, TokengridError | BrokenLog)
             log.warning(
                 "%s cannot follow %s: %s: %s; trying again until it can",
-                self.container.service_name,
-                self.upstream,
+                self._container.service_name,
+                self.name,
                 telemetry.error_code(exc),
                 exc,
                 exc_info=exc if unexpected else None,
@@ -219,8 +279,8 @@ class Follow(Entrypoint):  # type: ignore[misc]
         if self._trouble_since is not None:
             log.warning(
                 "%s follows %s again after %.1f s",
-                self.container.service_name,
-                self.upstream,
+                self._container.service_name,
+                self.name,
                 monotonic() - self._trouble_since,
             )
             self._trouble_since = None
@@ -231,6 +291,7 @@ F = TypeVar("F", bound=Callable[..., int])
 
 def follow(upstream: str, page_size: int | None = None, poll_s: float | None = None) -> Callable[[F], F]:
     """Feeds a method of a service with the event log of `upstream`: `page_size` events at most, pulled at
-    least every `poll_s` seconds (defaults: 1,000 and the settings' interval)."""
+    least every `poll_s` seconds (defaults: 1,000 and the settings' interval). Where the upstream has several
+    shards, the method gets `shard` besides the page."""
     decorate: Callable[[F], F] = Follow.decorator(upstream, page_size=page_size, poll_s=poll_s)
     return decorate

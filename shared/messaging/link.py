@@ -12,9 +12,10 @@ from __future__ import annotations
 import logging
 import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 import eventlet
 from amqp import spec
@@ -28,6 +29,7 @@ from kombu.message import Message
 from shared.config import Settings
 from shared.errors import SetupFailed, Unavailable
 from shared.messaging import codec, inproc
+from shared.messaging.transport import Transport, json_header, publish_frames
 
 inproc.register()
 
@@ -38,6 +40,7 @@ PROMPT_EXCHANGE = "tokengrid-prompts"
 # Whoever connects first declares both, so that publishing never meets a missing exchange.
 _EXCHANGES = ((RPC_EXCHANGE, True), (PROMPT_EXCHANGE, False))
 
+AMQP_SCHEMES = ("amqp:", "amqps:", "pyamqp:")
 CONNECT_TIMEOUT_S = 5.0
 RECONNECT_MIN_S, RECONNECT_MAX_S = 0.1, 2.0
 CLOSE_TIMEOUT_S = 2.0
@@ -48,14 +51,28 @@ BROKER_ERRORS = (OSError, AMQPError, OperationalError, AttributeError, EOFError)
 Handler = Callable[[Message], None]
 
 
+class Outgoing(NamedTuple):
+    """A message for the RPC exchange, ready to be sent: an answer, or, with the content `header` that it came with,
+    a request that is passed on (its body in UTF-8)."""
+
+    routing_key: bytes
+    body: bytes
+    correlation_id: bytes = b""
+    header: bytes = b""
+    mandatory: bool = False
+
+
 def connection_to(settings: Settings, **transport_options: Any) -> Connection:
     """kombu's connection (not yet open) to the broker of these settings."""
-    return Connection(  # type: ignore[no-untyped-call]
+    connection = Connection(  # type: ignore[no-untyped-call]
         settings.broker,
         heartbeat=settings.heartbeat_s,
         connect_timeout=CONNECT_TIMEOUT_S,
         transport_options=transport_options,
     )
+    if settings.broker.startswith(AMQP_SCHEMES):
+        connection.transport_cls = Transport
+    return connection
 
 
 def redacted(uri: str) -> str:
@@ -70,10 +87,10 @@ class Link:
         self,
         settings: Settings,
         name: str,
-        on_return: Callable[[str], None] | None = None,
+        on_return: Callable[[str, dict[str, Any]], None] | None = None,
         on_lost: Callable[[], None] | None = None,
     ) -> None:
-        """`on_return(correlation_id)`: a mandatory message had no queue. `on_lost()`: the connection and
+        """`on_return(routing_key, properties)`: a mandatory message had no queue. `on_lost()`: the connection and
         the queue are gone, with whatever was on its way."""
         if not eventlet.patcher.is_monkey_patched("socket"):
             raise SetupFailed("This process is not cooperative: import shared.messaging.patch before anything else.")
@@ -168,9 +185,9 @@ class Link:
             except Exception:  # one bad message must not take the connection with it
                 log.exception("%s: a message could not be handled", self.name)
 
-    def _returned(self, _exc: Exception, _exchange: str, _routing_key: str, message: Any) -> None:
+    def _returned(self, _exc: Exception, _exchange: str, routing_key: str, message: Any) -> None:
         if self._on_return is not None:
-            self._on_return(message.properties.get("correlation_id", ""))
+            self._on_return(routing_key, message.properties)
 
     def _blocked(self, reason: str) -> None:
         self.trouble = f"the broker refuses publishers for now ({reason})"
@@ -217,6 +234,30 @@ class Link:
         Raises Unavailable if there is none, ChannelError (NO_ROUTE) for a mandatory message without a queue
         if the broker is in this process; over AMQP `on_return` tells it a little later.
         """
+
+        def send(channel: Any) -> None:
+            message = channel.prepare_message(
+                body,
+                content_type=codec.CONTENT_TYPE,
+                content_encoding=codec.CONTENT_ENCODING,
+                headers=headers,
+                properties={"delivery_mode": 1, **properties},
+            )
+            self._send(channel, message, exchange, routing_key, mandatory)
+
+        self._connected(send, wait_s)
+
+    def publish_all(self, messages: Sequence[Outgoing], *, wait_s: float = 0.0) -> None:
+        """Send messages to the RPC exchange, all in one write, waiting up to `wait_s` for a connection.
+
+        Raises Unavailable if there is none. A message that goes nowhere is reported by `on_return` if it is
+        mandatory, dropped if it is not.
+        """
+        send = self._send_each if self.settings.embedded else self._send_frames
+        self._connected(partial(send, messages), wait_s)
+
+    def _connected(self, send: Callable[[Any], None], wait_s: float) -> None:
+        """Have `send` write to a channel that works. Raises Unavailable when there is none within `wait_s`."""
         until = monotonic() + wait_s
         while True:
             if not self._ready.ready():
@@ -228,15 +269,8 @@ class Link:
                         f"The broker at {redacted(self.settings.broker)} cannot be reached: {self.trouble}"
                     )
                 continue
-            message = channel.prepare_message(
-                body,
-                content_type=codec.CONTENT_TYPE,
-                content_encoding=codec.CONTENT_ENCODING,
-                headers=headers,
-                properties={"delivery_mode": 1, **properties},
-            )
             try:
-                self._send(channel, message, exchange, routing_key, mandatory)
+                send(channel)
             except ChannelError as exc:
                 if "NO_ROUTE" in str(exc):
                     raise
@@ -253,6 +287,33 @@ class Link:
             # Not channel.basic_publish: that one reads from the socket first, which another green thread is doing.
             arguments = (0, exchange, routing_key, mandatory, False)
             channel.send_method(spec.Basic.Publish, "Bssbb", arguments, message)
+
+    def _send_frames(self, messages: Sequence[Outgoing], channel: Any) -> None:
+        raw, exchange = self._raw, RPC_EXCHANGE.encode()
+        number, room = channel.channel_id, raw.frame_max
+        frames = [
+            publish_frames(
+                number,
+                room,
+                exchange,
+                each.routing_key,
+                each.header or json_header(len(each.body), each.correlation_id),
+                each.body,
+                each.mandatory,
+            )
+            for each in messages
+        ]
+        raw.transport.write(b"".join(frames))
+
+    def _send_each(self, messages: Sequence[Outgoing], channel: Any) -> None:
+        for each in messages:
+            message = channel.prepare_message(
+                each.body,
+                content_type=codec.CONTENT_TYPE,
+                content_encoding=codec.CONTENT_ENCODING,
+                properties={"delivery_mode": 1, "correlation_id": each.correlation_id.decode()},
+            )
+            channel.basic_publish(message, exchange=RPC_EXCHANGE, routing_key=each.routing_key.decode())
 
     def _failed(self, channel: Any, exc: Exception) -> None:
         """A write failed, perhaps in mid-frame: the connection is of no use any more."""

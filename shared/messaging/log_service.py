@@ -1,7 +1,7 @@
 """`LogService`: what every service with an event log offers to its followers.
 
-A room's service has its application as `app`, whose event log is served; a service without one provides
-`log` itself, with `.read(after, limit) -> list[dict]` and `.head() -> int`.
+A room's service has its application as `app`, the logs of whose shards are served; a service without one
+provides `log` itself, with `.read(after, limit) -> list[dict]` and `.head() -> int`.
 It must know nothing of what the events mean.
 """
 
@@ -47,28 +47,42 @@ class LogService:
 
     @property
     def log(self) -> Any:
-        return _Pages(self.app.log)
+        return _Pages(self.app.shards[0].log)
+
+    def log_of(self, shard: int) -> Any:
+        """The log of a shard that there is."""
+        return _Pages(self.app.shards[shard].log) if shard else self.log
 
     @rpc
-    def events(self, after: int = 0, limit: int = 1000) -> dict[str, Any]:
-        """The events behind position `after`, at most `limit` of them, and the log's head:
-        `{"head": int, "events": [{"position", "stream", "version", "topic", "state", "trace"}, …]}`.
+    def events(self, after: int = 0, limit: int = 1000, shard: int = 0) -> dict[str, Any]:
+        """The events behind position `after` of a shard's log, at most `limit` of them, and that log's name and head:
+        `{"log": str, "head": int, "events": [{"position", "stream", "version", "topic", "state", "trace"}, …]}`.
 
         `state` is the exact stored JSON text. Raises MalformedCommand for bounds that are no bounds.
         """
+        logs = settings_of(self.config).logs(self.name)
         complaints: dict[str, list[str]] = {}
         _bound("after", after, 0, POSITION_MAX, complaints)
         _bound("limit", limit, 1, settings_of(self.config).page_max, complaints)
+        _bound("shard", shard, 0, len(logs) - 1, complaints)
         if complaints:
             raise MalformedCommand("This is no section of a log.", {"fields": complaints})
-        # The head is read last: it is never behind the events in the same answer.
-        events = self.log.read(after, limit)
-        return {"head": self.log.head(), "events": events}
+        log = self.log_of(shard)
+        # The head is read first: an answer promises nothing that came after its events. Nor is it behind them.
+        head = log.head()
+        events = log.read(after, limit)
+        if events:
+            head = max(head, events[-1]["position"])
+        return {"log": logs[shard], "head": head, "events": events}
 
     @rpc
-    def head(self) -> int:
-        """The position of the log's latest event; 0 while it is empty."""
-        head: int = self.log.head()
+    def head(self, shard: int = 0) -> int:
+        """The position of the latest event of a shard's log; 0 while it is empty. Raises MalformedCommand."""
+        complaints: dict[str, list[str]] = {}
+        _bound("shard", shard, 0, settings_of(self.config).shards(self.name) - 1, complaints)
+        if complaints:
+            raise MalformedCommand("There is no such shard.", {"fields": complaints})
+        head: int = self.log_of(shard).head()
         return head
 
     @rpc

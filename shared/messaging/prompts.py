@@ -16,7 +16,7 @@ from nameko.extensions import DependencyProvider
 from shared.errors import Unavailable
 from shared.messaging import codec
 from shared.messaging.link import PROMPT_EXCHANGE
-from shared.messaging.wire import Wire
+from shared.messaging.wire import Wire, settings_of
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +33,7 @@ class Prompt(DependencyProvider):  # type: ignore[misc]
     wire = Wire()
 
     def __init__(self) -> None:
-        self._head = 0
-        self._waiting = False
+        self._heads: dict[int, int] = {}  # by shard, those that are still to be told
         self._sender: Any = None
 
     def bind(self, container: Any, attr_name: str = "prompt") -> Any:
@@ -43,24 +42,25 @@ class Prompt(DependencyProvider):  # type: ignore[misc]
     def get_dependency(self, worker_ctx: Any) -> Callable[[int], None]:  # noqa: ARG002
         return self.send
 
-    def send(self, head: int) -> None:
-        """The log has grown to position `head`. Returns at once and never raises."""
-        self._head, self._waiting = max(self._head, head), True
+    def send(self, head: int, shard: int = 0) -> None:
+        """The log, or that of a shard, has grown to position `head`. Returns at once and never raises."""
+        self._heads[shard] = max(self._heads.get(shard, 0), head)
         if self._sender is None:
             self._sender = eventlet.spawn(self._run)
 
     def _run(self) -> None:
         try:
-            while self._waiting:
-                self._waiting = False
-                self._publish()
+            while self._heads:
+                grown, self._heads = self._heads, {}
+                for shard, head in grown.items():
+                    self._publish(shard, head)
                 eventlet.sleep(PROMPT_INTERVAL_S)
         finally:
             self._sender = None
 
-    def _publish(self) -> None:
+    def _publish(self, shard: int, head: int) -> None:
+        log_name = settings_of(self.container.config).logs(self.container.service_name)[shard]
         try:
-            body = codec.encode({"head": self._head})
-            self.wire.caller.link.publish(body, PROMPT_EXCHANGE, self.container.service_name)
+            self.wire.caller.link.publish(codec.encode({"head": head}), PROMPT_EXCHANGE, log_name)
         except Unavailable as exc:
             log.debug("a prompt was lost: %s", exc)

@@ -19,21 +19,24 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import nameko.rpc
 from kombu.message import Message
-from nameko.exceptions import ContainerBeingKilled, MalformedRequest
+from nameko.exceptions import ContainerBeingKilled, MalformedRequest, MethodNotFound
 
 from shared import telemetry
 from shared.errors import TokengridError
 from shared.messaging import codec, tracing
 from shared.messaging.consuming import QueueConsumer
+from shared.messaging.transport import Delivery
 from shared.messaging.wire import Wire
 
 log = logging.getLogger(__name__)
 
 LOGGED_BODY_BYTES = 200
+# Of a service that takes many requests at once: two batches at work, and as many waiting.
+PREFETCH = 2048
 
 
 def _quiet_refusals(record: logging.LogRecord) -> bool:
@@ -61,11 +64,44 @@ def request_in(message: Message) -> tuple[list[Any], dict[str, Any]]:
     return args, kwargs
 
 
+class Taker(Protocol):
+    """An entrypoint that takes some methods' requests by itself, without a worker for each."""
+
+    def take(self, delivery: Delivery) -> bool:
+        """Take a request at once; False if it cannot be read. Must not wait."""
+
+
 class RpcConsumer(nameko.rpc.RpcConsumer):  # type: ignore[misc]
     """The service's request queue."""
 
     queue_consumer = QueueConsumer()
     wire = Wire()
+    delay_s = 0.0
+
+    def __init__(self) -> None:
+        self.takers: dict[bytes, Taker] = {}  # by routing key
+        self._methods: dict[str, Rpc] = {}
+        super().__init__()
+
+    @property
+    def prefetch(self) -> int:
+        """Workers are bounded by their pool; those who take many at once must see many."""
+        workers: int = self.container.max_workers
+        return max(workers, PREFETCH) if self.takers else workers
+
+    def connected(self) -> None:
+        self._methods = {each.routing_key: each for each in self._providers if isinstance(each, Rpc)}
+
+    def get_provider_for_method(self, routing_key: str) -> Rpc:
+        if routing_key in self._methods:
+            return self._methods[routing_key]
+        if routing_key.encode() in self.takers:  # it was not taken
+            raise MalformedRequest("The request cannot be read.")
+        raise MethodNotFound(routing_key.rpartition(".")[2])
+
+    def take(self, delivery: Delivery) -> bool:
+        taker = self.takers.get(delivery.key)
+        return taker is not None and taker.take(delivery)
 
     def receive(self, message: Message) -> None:
         """Serve one message, whatever it is. Never raises."""
@@ -134,6 +170,10 @@ class Rpc(nameko.rpc.Rpc):  # type: ignore[misc]
         if not isinstance(stack, list) or not all(isinstance(call_id, str) for call_id in stack):
             del context["call_id_stack"]
         return context
+
+    @property
+    def routing_key(self) -> str:
+        return f"{self.container.service_name}.{self.method_name}"
 
     @property
     def span_name(self) -> str:

@@ -7,6 +7,7 @@ not hold back acknowledgements. It must know nothing of methods or of what is in
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from nameko.exceptions import UnserializableValueError
@@ -16,7 +17,8 @@ from shared.config import Settings
 from shared.messaging import codec, tracing
 from shared.messaging.calls import Caller
 from shared.messaging.known_errors import error_to_wire
-from shared.messaging.link import RPC_EXCHANGE
+from shared.messaging.link import RPC_EXCHANGE, Outgoing
+from shared.messaging.transport import Delivery
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,15 @@ def settings_of(config: dict[str, Any]) -> Settings:
     """The settings within nameko's configuration; for a plain one, those that it implies."""
     settings = config.get("tokengrid")
     return settings if isinstance(settings, Settings) else Settings.model_validate({"broker": config["AMQP_URI"]})
+
+
+def answer_body(result: Any, error: BaseException | None) -> tuple[bytes, BaseException | None]:
+    """The body of an answer, and the error in it, if any: one that cannot be encoded is the method's fault."""
+    try:
+        return codec.encode({"result": result, "error": error and error_to_wire(error)}), error
+    except Exception:  # noqa: BLE001 - whatever it is, the service lives on
+        fault = UnserializableValueError(result)
+        return codec.encode({"result": None, "error": error_to_wire(fault)}), fault
 
 
 class Wire(SharedExtension):  # type: ignore[misc]
@@ -48,17 +59,24 @@ class Wire(SharedExtension):  # type: ignore[misc]
 
     kill = stop
 
+    def answer(self, answers: Sequence[tuple[Delivery, bytes]]) -> None:
+        """Send answers that are encoded already, in one write. Never raises, as `reply`."""
+        try:
+            self.caller.link.publish_all(
+                [Outgoing(request.reply_to, body, request.correlation_id) for request, body in answers],
+                wait_s=REPLY_PATIENCE_S,
+            )
+        except Exception as exc:  # noqa: BLE001 - as below
+            log.warning("%s: %d answers were dropped: %s", self.container.service_name, len(answers), exc)
+            tracing.count_rejected(self.container.service_name, "reply undeliverable")
+
     def reply(self, properties: dict[str, Any], result: Any, error: BaseException | None) -> BaseException | None:
         """Answer a request; returns the error that was sent, if any.
 
         Never raises: an answer that cannot be delivered is dropped and logged, because its caller has a
         deadline, and repeating the request has one effect.
         """
-        try:
-            body = codec.encode({"result": result, "error": error and error_to_wire(error)})
-        except Exception:  # noqa: BLE001 - whatever cannot be encoded is the method's fault; the service lives on
-            error = UnserializableValueError(result)
-            body = codec.encode({"result": None, "error": error_to_wire(error)})
+        body, error = answer_body(result, error)
         try:
             self.caller.link.publish(
                 body,

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +16,15 @@ import pytest
 from shared.messaging.client import Client
 from tests.waiting import eventually
 from tokengrid import up as shape
-from tokengrid.servers import PostgreSQL
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def var(servers_folder: Path) -> Iterator[Path]:
-    """A folder whose production shape is up."""
-    folder = servers_folder / "demo-up"
-    shape.up(folder)
-    yield folder
-    shape.down(folder)
-    PostgreSQL(folder / "up" / "postgresql").remove()
+@pytest.fixture
+def var(production_shape: Path) -> Path:
+    return production_shape
 
 
 def tokengrid(*arguments: str) -> Any:

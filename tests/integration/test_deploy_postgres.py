@@ -48,6 +48,19 @@ def test_every_service_owns_its_database_and_can_enter_no_other(own_postgresql: 
                 connect(service, other)
 
 
+def test_quota_owns_a_database_for_each_of_its_shards(own_postgresql: PostgreSQL) -> None:
+    passwords = {f"{service.upper()}_DATABASE_PASSWORD": f"secret-of-{service}" for service in SERVICES}
+    result = run(own_postgresql, passwords | {"QUOTA_SHARDS": "3"})
+    assert result.returncode == 0, result.stderr
+    at = f"127.0.0.1:{own_postgresql.port}/tokengrid_quota"
+    for shard in range(3):
+        url = f"postgresql://tokengrid_quota:secret-of-quota@{at}_{shard}"
+        with psycopg.connect(url, connect_timeout=5) as connection:
+            connection.execute("CREATE TABLE ledger (id int)")
+        with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+            psycopg.connect(url.replace("quota:secret-of-quota", "billing:secret-of-billing"), connect_timeout=5)
+
+
 def test_a_missing_password_stops_it_with_the_name_of_what_is_missing(own_postgresql: PostgreSQL) -> None:
     result = run(own_postgresql, {"CATALOG_DATABASE_PASSWORD": "a"})
     assert result.returncode != 0

@@ -45,9 +45,12 @@ def opened(version: int, key: str | None = None, stream: str = "o/a") -> NewEven
 
 
 def test_what_is_appended_is_read_back(log: EventLog) -> None:
-    events = [opened(1, "k1")._replace(trace="trace-1"), opened(2), opened(1, stream="o/b")]
-    logged = log.append(events, 0)
-    assert log.read(0, 10) == logged
+    events = [opened(1, "k1"), opened(2), opened(1, stream="o/b")]
+    events[0].trace = "trace-1"
+    log.append(events, 0)
+    logged = log.read(0, 10)
+    assert [(e.position, e.state.encode()) for e in logged] == [(e.position, e.state) for e in events]
+    assert [(e.stream, e.version, e.event) for e in logged] == [(e.stream, e.version, e.event) for e in events]
     assert [e.position for e in logged] == [1, 2, 3]
     assert [e.trace for e in logged] == ["trace-1", None, None]
     assert [e.version for e in log.stream("o/a")] == [1, 2]
@@ -102,15 +105,21 @@ def test_postgresql_refuses_truncation(postgres_database: str) -> None:
 
 
 def test_a_lost_reply_to_commit_is_recognised(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    insert = type(log.recorder).insert_events
+    insert = type(log.recorder).append_rows
 
     def lose_reply(recorder: Any, *args: Any, **kwargs: Any) -> Any:
         insert(recorder, *args, **kwargs)
         raise OperationalError("connection lost")
 
-    monkeypatch.setattr(type(log.recorder), "insert_events", lose_reply)
-    assert [e.position for e in log.append([opened(1, "k1")], 0)] == [1]
+    monkeypatch.setattr(type(log.recorder), "append_rows", lose_reply)
+    log.append([opened(1, "k1")], 0)
     assert log.head() == 1
+
+
+def test_what_another_stored_there_is_not_taken_for_ours_though_it_is_the_same(log: EventLog) -> None:
+    log.append([opened(1, "k1")], 0)
+    with pytest.raises(Conflict):
+        log.append([opened(1, "k1")], 0)
 
 
 def test_a_store_that_stays_away_is_unavailable(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +127,7 @@ def test_a_store_that_stays_away_is_unavailable(log: EventLog, monkeypatch: pyte
         raise OperationalError("connection refused")
 
     monkeypatch.setattr("shared.eventstore.log.APPEND_BACKOFF_S", 0.001)
-    monkeypatch.setattr(type(log.recorder), "insert_events", fail)
+    monkeypatch.setattr(type(log.recorder), "append_rows", fail)
     with pytest.raises(Unavailable):
         log.append([opened(1)], 0)
 

@@ -19,8 +19,8 @@ from shared.errors import Conflict
 from shared.eventstore.database import engine, migrate
 from shared.eventstore.log import EventLog
 from shared.eventstore.projection import Projector
+from tests.auditing import audit
 from tests.unit.quota_world import OPERATOR, World, catalogue_page
-from tests.unit.test_quota_properties import check_log
 
 pytestmark = pytest.mark.servers
 
@@ -67,7 +67,7 @@ def test_callers_killed_at_any_instant_hurt_nobody_else(world: World, seed: int)
                 thread.wait()
         world.do("debit", request_id="last", **DEBIT)
     events = world.app.log.read(0, 5000)
-    check_log(events)
+    audit(world.app, catalogue_page())
     debited = {e.event.request_id for e in events if "TokensDebited" in e.topic}  # type: ignore[attr-defined]
     assert {name for name, answer in answers.items() if answer == "done"} <= debited
     assert world.balance()["available"] == 10**12 - 100_000 * len(debited)

@@ -113,7 +113,8 @@ def _hold(dice: Random) -> str:
 
 
 def _debit(dice: Random) -> str:
-    return f"d{dice.randrange(8)}"
+    """Sometimes a name that a reversal gives to a grant as well: those of debits and of grants are not the same."""
+    return f"d{dice.randrange(8)}" if dice.random() < 0.9 else f"v{dice.randrange(3)}/0"
 
 
 def _usage(dice: Random) -> dict[str, int]:

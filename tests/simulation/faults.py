@@ -11,6 +11,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import eventlet
+from eventlet.greenthread import GreenThread
 from eventsourcing.persistence import OperationalError
 
 from services.quota.application import QuotaApplication
@@ -26,35 +28,48 @@ class Killed(BaseException):
     """The call is gone; the process lives on with what it has in memory."""
 
 
+SWITCHES = 8  # more than a call needs to come to where it must wait
+
 # What can happen where. `error`: the database fails once, `outage`: until the call has ended, `race`: another
-# process works while this one is about to go on.
+# process works while this one is about to go on, `riders`: nothing, but that other callers come to this process.
 POINTS: dict[str, tuple[str, ...]] = {
     "reading": ("died", "killed", "error", "outage", "race"),
     "folding": ("died", "killed"),
-    "before the append": ("died", "killed", "error", "outage", "race"),
-    "inside the append": ("died", "killed", "error", "outage"),
-    "stored": ("died", "killed", "error", "outage", "race"),
-    "committed": ("died", "killed"),
+    "before the append": ("died", "killed", "error", "outage", "race", "riders"),
+    "inside the append": ("died", "killed", "error", "outage", "riders"),
+    "stored": ("died", "killed", "error", "outage", "race", "riders"),
+    "committed": ("died", "killed", "riders"),
     "projecting": ("died", "killed"),
 }
 
 
 class Fault(NamedTuple):
-    """What happens when a process passes `point` for the `nth` time."""
+    """What happens when a process passes `point` for the `nth` time; `met`: by then others are waiting there too,
+    whose commands were decided on what this call has decided."""
 
     point: str
     kind: str
     nth: int
+    met: bool = False
 
 
 class Process:
     """One process of the service, on the database it shares with the others."""
 
-    def __init__(self, name: str, settings: Settings, clock: FrozenClock, race: Callable[[Process], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        clock: FrozenClock,
+        race: Callable[[Process], None],
+        meet: Callable[[Process], GreenThread | None],
+    ) -> None:
         self.name = name
         self.settings = settings
         self.clock = clock
         self.race = race
+        self.meet = meet
+        self.riders: list[GreenThread] = []
         self.busy = False
         self.fault: Fault | None = None
         self.fired: Fault | None = None
@@ -79,15 +94,25 @@ class Process:
         for app in (*self._dead, self.app):
             app.close()
 
+    def wait_for_riders(self) -> None:
+        """Raises what went wrong with one of them."""
+        while self.riders:
+            self.riders.pop().wait()
+
+    def _let_others_come(self) -> None:
+        """One or two calls begin, and come as far as they can while this one is where it is."""
+        self.riders = [rider for rider in (self.meet(self), self.meet(self)) if rider is not None]
+        for _ in range(SWITCHES):
+            eventlet.sleep(0)
+
     def _start(self) -> QuotaApplication:
         self.arm(None)
         app = QuotaApplication(self.settings, self.clock)
         recorder: Any = app.log.recorder
         for question in ("select_rows", "select_stream", "select_known"):
             setattr(recorder, question, self._around(getattr(recorder, question), before="reading"))
-        insert = self._around(recorder.insert_events, before="before the append", after="stored")
-        recorder.insert_events = insert
-        recorder._insert_events = self._around(recorder._insert_events, after="inside the append")
+        recorder.append_rows = self._around(recorder.append_rows, before="before the append", after="stored")
+        recorder._insert_rows = self._around(recorder._insert_rows, after="inside the append")
         accounts: Any = app.accounts
         accounts.evolve = self._around(accounts.evolve, after="folding")
         app.on_commit = self._around(lambda _head: None, after="committed")
@@ -117,8 +142,14 @@ class Process:
         if self._passed < self.fault.nth:
             return
         self.fired, self.fault = self.fault, None
+        if self.fired.met:
+            self._let_others_come()
         match self.fired.kind:
+            case "riders":
+                return
             case "died":
+                for rider in self.riders:  # before anything else runs: there is nobody left to run it
+                    rider.kill(Died)
                 raise Died
             case "killed":
                 raise Killed

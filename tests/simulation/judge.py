@@ -1,6 +1,6 @@
-"""The judge: reads the log with eyes of its own, asks the model what every event and answer must be, and compares.
+"""The judge: reads the log with the auditor's eyes, asks the model what every event and answer must be, and compares.
 
-`ledgers[n]` is the model after the first n events (None inside the events of one command).
+Of each place in the log between two commands the books can be had again: what was refused is judged by them.
 """
 
 from __future__ import annotations
@@ -14,19 +14,27 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from services.audit.replay.answers import Answers
+from services.audit.replay.prices import Prices
+from services.audit.replay.reader import LogReader
 from services.quota.schemas import Balance, Balances
 from shared.contracts.base import Event, decode_event
 from shared.errors import MalformedCommand
+from shared.eventstore.batch import fingerprint
 from shared.eventstore.intake import named
-from shared.eventstore.writer import fingerprint
-from tests.simulation.books import Fields, Market, Refused
+from tests.simulation.books import Books, Effect, Entry, Fields, balance
 from tests.simulation.clients import OPERATOR
 from tests.simulation.faults import Process
-from tests.simulation.model import Ledger
-from tests.unit.test_quota_properties import books as folded_books
+from tests.simulation.model import decide, expire
+from tests.simulation.rules import Refused
+from tests.unit.quota_world import books as folded_books
 
 BOOKS = ("status", "version", "available", "reserved", "credit_limit", "credit_left", "overdrawn")
-READ = "SELECT position, originator_id, originator_version, topic, state, request_key FROM events"
+COLUMNS = ("position", "stream", "version", "topic", "state", "key")
+READ = (
+    "SELECT position, originator_id, originator_version, topic, state, request_key FROM events "
+    "WHERE position > ? ORDER BY position LIMIT ?"
+)
 
 
 class Stored(NamedTuple):
@@ -45,6 +53,10 @@ class Stored(NamedTuple):
         return self.stream.split("/", 1)[1]
 
     @property
+    def entry(self) -> Entry:
+        return Entry(self.stream, self.topic, msgspec.json.decode(self.state))
+
+    @property
     def kind(self) -> str:
         return type(self.event).__name__
 
@@ -52,14 +64,15 @@ class Stored(NamedTuple):
 class Judge:
     """Everything that is known of a run, and what must be true of it."""
 
-    def __init__(self, database: Path, market: Market) -> None:
+    def __init__(self, database: Path, prices: Prices) -> None:
         self._database = database
+        self.books = Books(prices)
         self.log: list[Stored] = []
-        self.ledgers: list[Ledger | None] = [Ledger(market)]
+        self._new: list[Stored] = []
+        self._reader = LogReader(self, "quota", self._take, self.books.findings)  # order and versions are its business
         self._makers: list[Fields | None] = []  # the command behind each event
         self._issued: dict[tuple[str, str], dict[str, Fields]] = {}  # by fingerprint
         self._acknowledged: dict[tuple[str, str], int] = {}  # the position that a client was told
-        self._versions: dict[str, int] = {}
 
     def open(self) -> None:
         self._connection = sqlite3.connect(self._database, isolation_level=None)
@@ -70,12 +83,6 @@ class Judge:
     @property
     def head(self) -> int:
         return len(self.log)
-
-    @property
-    def ledger(self) -> Ledger:
-        last = self.ledgers[-1]
-        assert last is not None
-        return last
 
     def issued(self, fields: Fields) -> None:
         try:
@@ -89,46 +96,51 @@ class Judge:
         return dice.choice(self.log).event.recorded_at if self.log else None
 
     # -- the log ------------------------------------------------------------------------------------
+    def call(self, _service: str, method: str, /, **asked: Any) -> Any:
+        """What the auditor asks for. The log it gets past the service, from the database itself."""
+        if method == "balances":
+            return self._answering.balances(Balances(**asked))
+        if method == "head":
+            return self._connection.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0]
+        self._rows = self._connection.execute(READ, (asked["after"], asked["limit"])).fetchall()
+        events = [dict(zip(COLUMNS, row, strict=True)) for row in self._rows]
+        return {"events": [{**event, "state": bytes(event["state"]).decode()} for event in events]}
+
+    def _take(self, position: int, _stream: str, topic: str, _raw: Fields) -> None:
+        row = self._rows[position - self._rows[0][0]]
+        self._new.append(Stored._make((*row, decode_event(topic, row[4]))))
+
     def observe(self, processes: Sequence[Process]) -> None:
         """Judge what has been stored since the last time."""
-        rows = self._connection.execute(f"{READ} WHERE position > ? ORDER BY position", (self.head,)).fetchall()
-        new = [Stored._make((*row, decode_event(row[3], row[4]))) for row in rows]
-        for number, stored in enumerate(new, start=self.head + 1):
-            assert stored.position == number, "positions run 1..n without a gap"
-            self._versions[stored.stream] = self._versions.get(stored.stream, 0) + 1
-            assert stored.version == self._versions[stored.stream], "versions run 1..m without a gap"
+        self._reader.read_on()
+        new, self._new = self._new, []
+        for stored in new:
             assert stored.event.recorded_at in [process.now for process in processes], "written now"
         while new:
-            events = self._made(new)
-            for stored, must in zip(new, events, strict=False):
-                _compare(stored, must)
             maker = self._maker(new[0])
-            self.log += new[: len(events)]
-            self._makers += [maker] * len(events)
-            del new[: len(events)]
+            events = self._must(new[0], maker)
+            assert len(events) <= len(new), "all events of a command are stored, or none"
+            made, new = new[: len(events)], new[len(events) :]
+            for stored, must in zip(made, events, strict=True):
+                _compare(stored, must)
+            self.log += made
+            self._makers += [maker] * len(made)
+            self.books.append(Effect(maker, [s.entry for s in made]))
 
-    def _made(self, new: Sequence[Stored]) -> list[Fields]:
-        """What the model says the command behind the next event must have done; the ledger goes on."""
-        first = new[0]
+    def _must(self, first: Stored, maker: Fields | None) -> list[Fields]:
+        """What the model says the command behind the next event must have done."""
         if first.event.request_id.startswith("expire/"):
             thing = first.event.request_id.removeprefix("expire/")
             kind = "ReservationExpired" if first.kind == "ReservationExpired" else "GrantExpired"
-            ledger, event = self.ledger.expire(first.account, kind, thing, first.event.at)
             assert first.key is None
-            events = [event]
-        else:
-            maker = self._maker(first)
-            assert maker is not None, f"{first.event.request_id}: nobody asked for it"
-            assert first.key == f"{first.event.request_id}\t{first.stream}", "the first event bears the request's key"
-            try:
-                ledger, outcome = self.ledger.do(maker, first.event.recorded_at)
-            except Refused as refusal:
-                raise AssertionError(f"{first.event} is in the log, and had to be refused: {refusal}") from refusal
-            assert not outcome.replayed, f"{first.event.request_id} has a second effect"
-            events = outcome.events
-            assert len(events) <= len(new), "all events of a command are stored, or none"
-        ledger.account(first.account).check()
-        self.ledgers += [*[None] * (len(events) - 1), ledger]
+            return [expire(self.books, first.account, kind, thing, first.event.at)]
+        assert maker is not None, f"{first.event.request_id}: nobody asked for it"
+        assert first.key == f"{first.event.request_id}\t{first.stream}", "the first event bears the request's key"
+        try:
+            events = decide(maker, self.books, first.event.recorded_at)
+        except Refused as refusal:
+            raise AssertionError(f"{first.event} is in the log, and had to be refused: {refusal}") from refusal
+        assert events is not None, f"{first.event.request_id} has a second effect"
         return events
 
     def _maker(self, stored: Stored) -> Fields | None:
@@ -162,11 +174,11 @@ class Judge:
     def _refusal(self, command: Fields, error: Fields, places: Sequence[int], now: datetime) -> None:
         foreseen = []
         for place in places:
-            ledger = self.ledgers[place]
-            if ledger is None:
+            books = self.books.up_to(place)
+            if books is None:
                 continue
             try:
-                foreseen.append(str(ledger.do(command, now)[1]))
+                foreseen.append(str(decide(command, books, now)))
             except Refused as refusal:
                 if refusal.code == error["code"] and refusal.details.items() <= error["details"].items():
                     return
@@ -182,13 +194,14 @@ class Judge:
 
     def balance(self, account: str, told: Fields | None, now: datetime, known_at: datetime | None, before: int) -> None:
         """An answer to `balance`, asked when the log had `before` events."""
-        places = [place for place in range(before, self.head + 1) if self.ledgers[place] is not None]
         foreseen = []
-        for place in places:
-            ledger = self.ledgers[place if known_at is None else self._known(account, known_at, place)]
-            assert ledger is not None
-            model = ledger.account(account)
-            foreseen.append(model.balance(now) if model.status else None)
+        for place in range(before, self.head + 1):
+            if self.books.up_to(place) is None:
+                continue
+            known = self.books.up_to(place if known_at is None else self._known(account, known_at, place))
+            assert known is not None
+            books = known.account(account)
+            foreseen.append(balance(books, now) if books.status else None)
         assert _balance(told) in foreseen, f"balance of {account}: {_balance(told)}, and must be {foreseen}"
 
     def _known(self, account: str, known_at: datetime, head: int) -> int:
@@ -198,7 +211,7 @@ class Judge:
 
     def _end(self, position: int) -> int:
         """The position of the last event of the command whose first event this is."""
-        return next(place for place in range(position, self.head + 1) if self.ledgers[place] is not None)
+        return next((begin for begin in self.books.effects if begin >= position), self.head)
 
     # -- the end ------------------------------------------------------------------------------------
     def final(self, processes: Sequence[Process]) -> None:
@@ -210,53 +223,27 @@ class Judge:
         for key, position in self._acknowledged.items():
             assert effects.get(key) == [position], f"{key} was acknowledged: exactly one effect, where it was told"
         assert all(len(positions) == 1 for positions in effects.values()), "nothing is doubled"
-        self._usage()
         now = processes[0].now
         processes[0].restart()  # it folds everything anew; the other one has seen it happen
         fresh, old = (process.app for process in processes)
         old.writer.refresh()
-        for name, account in self.ledger.accounts.items():
+        self.books.ledger.finish()
+        self.books.check(set(self.books.ledger.accounts))
+        for name, account in self.books.accounts.items():
             stream = f"{OPERATOR}/{name}"
             folded = fresh.accounts.account(stream)
             assert folded_books(folded) == folded_books(old.accounts.account(stream)), "memory = what is folded"
-            model = account.balance(now)
-            assert _balance(fresh.balance(Balance(operator=OPERATOR, account=name, at=now))) == model, (
-                "what is folded = the model"
-            )
+            told = fresh.balance(Balance(operator=OPERATOR, account=name, at=now))
+            assert _balance(told) == balance(account, now), "what is folded = the auditor's books"
         self._read_model(fresh)
 
-    def _usage(self) -> None:
-        """Per model and rate: the sum of debits is the sum of tokens × rate."""
-        debited: dict[tuple[str, str], int] = {}
-        priced: dict[tuple[str, str], int] = {}
-        for stored in self.log:
-            if stored.kind == "TokensDebited":
-                event = stored.event
-                card = (event.model, event.rate_card)
-                debited[card] = debited.get(card, 0) + sum(d.amount for d in event.draws) + event.overdrawn
-                priced[card] = priced.get(card, 0) + event.rates.price(event.usage)
-        assert debited == priced
-
     def _read_model(self, app: Any) -> None:
-        answer = app.balances(Balances())
-        assert answer["position"] == self.head
-        rows = {row["account"]: row for row in answer["accounts"]}
-        assert rows.keys() == self.ledger.accounts.keys()
-        for name, account in self.ledger.accounts.items():
-            row, grants = rows[name], dict(rows[name]["grants"])
-            credit = grants.pop("credit", {"reserved": 0, "debited": 0, "reversed": 0})
-            assert (credit["reserved"], credit["debited"] - credit["reversed"]) == (
-                account.credit_held,
-                account.credit_debited,
-            )
-            assert {g: tuple(book.values()) for g, book in grants.items()} == {
-                g.name: account.book(g) for g in account.grants.values()
-            }
-            for field in ("status", "version", "credit_limit", "overdrawn"):
-                assert row[field] == getattr(account, field), f"read model: {field} of {name}"
+        self._answering = app
+        Answers(self, self.books.findings).check_balances(self.books.ledger, self.head, lambda _: self.head, 0)
+        self.books.check(set())
         live = self._connection.execute("SELECT account, name FROM reservations").fetchall()
         assert sorted(live) == sorted(
-            (name, h.name) for name, a in self.ledger.accounts.items() for h in a.holds.values() if h.state == "held"
+            (name, hold) for name, a in self.books.accounts.items() for hold, h in a.holds.items() if not h.expired
         )
 
 

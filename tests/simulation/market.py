@@ -1,35 +1,19 @@
-"""The market of the simulation, twice: as the service gets it from the catalog, and as the model knows it."""
+"""The market of the simulation, twice: as the service gets it from the catalog, and as the auditor reads it."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
+
+from services.audit.replay.prices import Prices
 from shared.contracts import catalog as c
 from shared.contracts.base import Rates, encode_event
 from shared.eventstore.log import LoggedEvent
-from tests.simulation.books import Card, Market
 from tests.unit.quota_world import CATALOGUE, OPERATOR, START, catalogue_page
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 RISE = START + timedelta(minutes=5)  # while the simulation lives, deepseek becomes dearer
-
-MARKET = Market(
-    families={"kimi-k2.5": "kimi", "deepseek-chat": "deepseek", "unpriced": "other"},
-    cards={
-        "kimi-k2.5": (
-            Card(
-                f"{OPERATOR}/kimi-k2.5@1",
-                LONG_AGO,
-                {"input": 1000, "cached_input": 200, "cache_write": 1000, "output": 5000},
-                ((100_000, {"input": 2000, "output": 10_000}),),
-            ),
-        ),
-        "deepseek-chat": (
-            Card(f"{OPERATOR}/deepseek-chat@1", LONG_AGO, {"input": 500, "output": 2000}),
-            Card(f"{OPERATOR}/deepseek-chat@2", RISE, {"input": 700, "cached_input": 70, "output": 3000}),
-        ),
-    },
-)
 
 
 def catalogue() -> list[LoggedEvent]:
@@ -41,3 +25,11 @@ def catalogue() -> list[LoggedEvent]:
     )
     state = encode_event(rise).decode()
     return [*page, LoggedEvent(len(page) + 1, f"rate_card:{card.key}", 2, rise.TOPIC, state)]
+
+
+def prices() -> Prices:
+    """What the auditor reads in it."""
+    known = Prices()
+    for event in catalogue():
+        known.apply(event.position, event.stream, event.topic, msgspec.json.decode(event.state))
+    return known

@@ -1,7 +1,7 @@
-"""What each command does to the model's account: one function each, as the README of quota says it.
+"""What each command must put into the log: one function each, as the README of quota says it.
 
-A rule changes the account it was given (a copy) and returns the events that must be in the log, or
-raises Refused. Of an event only the fields that say what happened.
+A rule reads the books and returns the events that must follow, or raises Refused. Of an event only the fields that
+say what happened. What the events then do to the books is the auditor's business.
 """
 
 from __future__ import annotations
@@ -10,49 +10,96 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from tests.simulation.books import MOST, Account, Card, Debit, Fields, Grant, Hold, Market, Refused, pairs
+from services.audit.replay.account import Account, Grant, Hold
+from services.audit.replay.prices import Card, rates_of
+from tests.simulation.books import MOST, Books, Fields, available, draw, held, pairs
+
+
+class Refused(Exception):
+    """The command must be refused with this code."""
+
+    def __init__(self, code: str, **details: int) -> None:
+        self.code = code
+        self.details = details
+        super().__init__(f"{code} {details or ''}")
 
 
 class Case(NamedTuple):
     """A command before the judge."""
 
     command: Fields
-    account: Account
+    books: Books
     at: datetime
-    market: Market
 
     @property
     def name(self) -> str:
         return str(self.command["request_id"])
 
+    @property
+    def account(self) -> Account:
+        return self.books.account(self.command["account"])
+
     def living(self, *, spends: bool = False) -> Account:
         """The account, unless its state forbids the command."""
-        if not self.account.status:
+        account = self.account
+        if not account.status:
             raise Refused("UnknownAccount")
-        if self.account.status == "closed":
+        if account.status == "closed":
             raise Refused("AccountClosed")
-        if self.account.status == "suspended" and spends:
+        if account.status == "suspended" and spends:
             raise Refused("AccountSuspended")
-        return self.account
+        return account
 
     def hold(self) -> Hold:
-        found = self.account.holds.get(self.command["reservation"])
+        name = self.command["reservation"]
+        found = self.account.holds.get(name)
         if found is None:
-            raise Refused("UnknownReservation")
-        if found.state == "ended":
+            self.first_event(name, "quota.PointsReserved:1", "UnknownReservation")
             raise Refused("ReservationEnded")
         return found
+
+    def first_event(self, name: str, topic: str, unless: str) -> Fields:
+        """The event of this kind that a request of the account has made."""
+        made = self.books.made(self.command["account"], name)
+        if made is None or made.entries[0].topic != topic:
+            raise Refused(unless)
+        return made.entries[0].event
+
+    def card(self, model: str) -> tuple[str, Card]:
+        """The rate card in force and its reference."""
+        if not self.family(model):
+            raise Refused("UnknownModel")
+        key = f"{self.command['operator']}/{model}"
+        version = self.books.prices.in_force("rate card", key, self.at)
+        if version is None:
+            raise Refused("NoRateInForce")
+        reference = f"{key}@{version.number}"
+        card = self.books.prices.card(reference)
+        assert card is not None
+        return reference, card
+
+    def family(self, model: str) -> str:
+        return self.books.prices.family(model, self.at)
+
+    def available(self, model: str) -> int:
+        return available(self.account, self.at, model, self.family(model))
+
+    def draw(self, model: str, amount: int) -> tuple[dict[str, int], int]:
+        return draw(self.account, self.at, model, self.family(model), amount)
 
     def event(self, kind: str, **fields: object) -> Fields:
         return {"kind": kind, "request_id": self.name, **fields}
 
 
+def price(card: Card, usage: Fields, at: datetime) -> int:
+    tokens = rates_of(usage)
+    return sum(count * rate for count, rate in zip(tokens, card.rates(tokens, at), strict=True))
+
+
 def open_account(case: Case) -> list[Fields]:
     if case.account.status:
         raise Refused("AccountExists")
-    case.account.status = "open"
-    case.account.credit_limit = case.command["credit_limit"]
-    return [case.event("AccountOpened", credit_limit=case.account.credit_limit)]
+    return [case.event("AccountOpened", credit_limit=case.command["credit_limit"])]
 
 
 def grant(case: Case) -> list[Fields]:
@@ -63,8 +110,6 @@ def grant(case: Case) -> list[Fields]:
     if expires_at and expires_at <= case.at:
         raise Refused("MalformedCommand")
     _countable(account, command["amount"])
-    families = tuple(command["scope"].get("families", ()))
-    account.grants[case.name] = Grant(case.name, command["amount"], command["priority"], case.at, expires_at, families)
     return [
         case.event(
             "PointsGranted",
@@ -81,45 +126,38 @@ def void_grant(case: Case) -> list[Fields]:
     found = case.living().grants.get(case.command["grant"])
     if found is None:
         raise Refused("UnknownGrant")
-    amount = found.left
-    found.voided += amount
-    found.void = True
-    return [case.event("GrantVoided", grant=found.name, amount=amount)]
+    return [case.event("GrantVoided", grant=case.command["grant"], amount=found.available)]
 
 
 def reserve(case: Case) -> list[Fields]:
-    account, command = case.living(spends=True), case.command
+    case.living(spends=True)
+    command = case.command
     model, usage = command["model"], command["max_usage"]
-    card = case.market.card(model, case.at)
-    family = case.market.families[model]
-    available = account.available(case.at, model, family)
-    required = command["amount"] if usage is None else card.price(usage)
+    reference, card = case.card(model)
+    there = case.available(model)
+    required = command["amount"] if usage is None else price(card, usage, case.at)
     final, output_max = False, None
-    if required > available > 0 and command["accept_partial"]:
+    if required > there > 0 and command["accept_partial"]:
         if usage is None:
-            required, final = available, True
-        elif rate := card.output_rate(usage):
+            required, final = there, True
+        elif rate := card.rates(rates_of(usage), case.at)[3]:
             # The largest number of output tokens that what is there pays for, with the input as it is.
-            given = card.price({**usage, "output": 0})
-            tokens = (available - given) // rate
+            given = price(card, {**usage, "output": 0}, case.at)
+            tokens = (there - given) // rate
             if tokens > 0:
                 required, final, output_max = given + tokens * rate, True, tokens
-    if required > available:
-        raise Refused("InsufficientQuota", available=available, required=required)
+    _affordable(required, there)
     if required > MOST:
         raise Refused("LimitExceeded")
-    draws, _ = account.draw(case.at, model, family, required)
-    account.move("held", draws)
-    expires_at = case.at + timedelta(seconds=command["ttl_s"])
-    account.holds[case.name] = Hold(case.name, model, card, expires_at, draws)
+    draws, _ = case.draw(model, required)
     return [
         case.event(
             "PointsReserved",
             model=model,
-            rate_card=card.reference,
+            rate_card=reference,
             amount=required,
             draws=pairs(draws),
-            expires_at=expires_at,
+            expires_at=case.at + timedelta(seconds=command["ttl_s"]),
             final=final,
             max_output_tokens=output_max,
         )
@@ -127,28 +165,22 @@ def reserve(case: Case) -> list[Fields]:
 
 
 def extend(case: Case) -> list[Fields]:
-    account, command = case.living(spends=True), case.command
+    case.living(spends=True)
+    command = case.command
     hold = case.hold()
-    if hold.state == "expired" or hold.expires_at <= case.at:
+    if hold.expired or hold.expires_at <= case.at:
         raise Refused("ReservationEnded")
-    if hold.amount + command["amount"] > MOST:
+    _affordable(command["amount"], case.available(hold.model))
+    if held(hold) + command["amount"] > MOST:
         raise Refused("LimitExceeded")
-    family = case.market.families[hold.model]
-    available = account.available(case.at, hold.model, family)
-    if command["amount"] > available:
-        raise Refused("InsufficientQuota", available=available, required=command["amount"])
-    draws, _ = account.draw(case.at, hold.model, family, command["amount"])
-    account.move("held", draws)
-    for name, amount in draws.items():
-        hold.parts[name] = hold.parts.get(name, 0) + amount
-    hold.expires_at = max(hold.expires_at, case.at + timedelta(seconds=command["ttl_s"]))
+    draws, _ = case.draw(hold.model, command["amount"])
     return [
         case.event(
             "ReservationExtended",
-            reservation=hold.name,
+            reservation=command["reservation"],
             amount=command["amount"],
             draws=pairs(draws),
-            expires_at=hold.expires_at,
+            expires_at=max(hold.expires_at, case.at + timedelta(seconds=command["ttl_s"])),
         )
     ]
 
@@ -156,116 +188,92 @@ def extend(case: Case) -> list[Fields]:
 def settle(case: Case) -> list[Fields]:
     account, command = case.living(), case.command
     hold = case.hold()
-    late = hold.state == "expired" or hold.expires_at <= case.at
+    card = case.books.prices.card(hold.rate_card)
+    assert card is not None
+    amount = rest = price(card, command["usage"], hold.reserved_at)
+    _owing_countable(account, amount)
     paid: dict[str, int] = {}
-    rest = hold.card.price(command["usage"])
-    if account.overdrawn + rest > MOST:
-        raise Refused("LimitExceeded")
-    for name, held in hold.parts.items():
-        if part := min(rest, held):
+    for name, there in hold.remaining.items():
+        if part := min(rest, there):
             paid[name] = part
             rest -= part
-    freed = dict(hold.parts) if command["final"] else dict(paid)
-    released = sum(freed.values()) - sum(paid.values())
-    account.move("held", paid, -1)
-    for name, part in paid.items():
-        hold.parts[name] -= part
-    event = _used(case, account, hold.model, hold.card, paid, rest)
-    if command["final"]:
-        account.move("held", hold.parts, -1)
-        hold.parts, hold.state = {}, "ended"
+    freed = hold.remaining if command["final"] else paid
     return [
-        event
+        _used(case, hold.model, hold.rate_card, amount, paid, rest)
         | {
             "freed": pairs(freed),
-            "released": released,
-            "reservation": hold.name,
+            "released": sum(freed.values()) - sum(paid.values()),
+            "reservation": command["reservation"],
             "final": command["final"],
-            "late": late,
+            "late": hold.expired or hold.expires_at <= case.at,
         }
     ]
 
 
 def release(case: Case) -> list[Fields]:
-    account = case.living()
-    hold = case.hold()
-    return [case.event("ReservationReleased", **_give_up(account, hold))]
+    case.living()
+    return [case.event("ReservationReleased", **_given_up(case.command["reservation"], case.hold()))]
 
 
 def debit(case: Case) -> list[Fields]:
     command = case.command
     account = case.living(spends=command["on_insufficient"] == "refuse")
-    card = case.market.card(command["model"], case.at)
-    amount = card.price(command["usage"])
-    if account.overdrawn + amount > MOST:
-        raise Refused("LimitExceeded")
+    reference, card = case.card(command["model"])
+    amount = price(card, command["usage"], case.at)
     if command["on_insufficient"] == "refuse":
-        available = account.available(case.at, command["model"], case.market.families[command["model"]])
-        if amount > available:
-            raise Refused("InsufficientQuota", available=available, required=amount)
-    event = _used(case, account, command["model"], card, {}, amount)
+        _affordable(amount, case.available(command["model"]))
+    _owing_countable(account, amount)
+    event = _used(case, command["model"], reference, amount, {}, amount)
     return [event | {"freed": [], "released": 0, "reservation": "", "final": True, "late": False}]
 
 
 def reverse(case: Case) -> list[Fields]:
     account, command = case.living(), case.command
-    found = account.debits.get(command["debit"])
-    if found is None:
-        raise Refused("UnknownDebit")
-    most = found.amount - sum(found.given_back.values())
+    debited = case.first_event(command["debit"], "quota.TokensDebited:1", "UnknownDebit")
+    given = case.books.given_back(command["account"], command["debit"])
+    most = debited["amount"] - sum(given.values())
     amount = most if command["amount"] is None else command["amount"]
     if amount > most or not most:
         raise Refused("ReversalExceedsDebit", reversible=most)
     # What was taken last goes back first: what is owed, then the draws from the last to the first.
-    taken = [("", found.overdrawn), *reversed(found.draws)]
     back: dict[str, int] = {}
     left = amount
-    for name, drawn in taken:
-        if part := min(left, drawn - found.given_back.get(name, 0)):
+    for name, drawn in [("", debited.get("overdrawn", 0)), *reversed(debited["draws"])]:
+        if part := min(left, drawn - given.get(name, 0)):
             back[name] = part
             left -= part
     _countable(account, sum(part for name, part in back.items() if name not in ("", "credit")))
-    for name, part in back.items():
-        found.given_back[name] = found.given_back.get(name, 0) + part
     owed = back.pop("", 0)
-    account.overdrawn -= owed
-    events = [case.event("DebitReversed", debit=found.name, model=found.model, amount=amount, draws=pairs(back))]
-    regranted = [name for name in back if name != "credit" and account.grants[name].over(case.at)]
-    events[0] |= {"overdrawn": owed, "regranted": regranted}
-    for name, part in back.items():
-        if name == "credit":
-            account.credit_debited -= part
-        elif name in regranted:
-            events.append(_regrant(case, account, account.grants[name], part))
-        else:
-            account.grants[name].reversed += part
-    return events
+    regranted = [name for name in back if name != "credit" and account.grants[name].ended(case.at)]
+    reversal = case.event("DebitReversed", debit=command["debit"], model=debited["model"], amount=amount)
+    reversal |= {"draws": pairs(back), "overdrawn": owed, "regranted": regranted}
+    free = (name for n in range(len(account.grants) + 1 + len(back)) if (name := f"{case.name}/{n}"))
+    names = (name for name in free if name not in account.grants)
+    return [reversal, *(_regrant(case, next(names), old, account.grants[old], back[old]) for old in regranted)]
 
 
 def set_credit_limit(case: Case) -> list[Fields]:
-    case.living().credit_limit = case.command["credit_limit"]
+    case.living()
     return [case.event("CreditLimitSet", credit_limit=case.command["credit_limit"])]
 
 
 def suspend(case: Case) -> list[Fields]:
-    case.living().status = "suspended"
+    case.living()
     return [case.event("AccountSuspended")]
 
 
 def resume(case: Case) -> list[Fields]:
-    case.living().status = "open"
+    case.living()
     return [case.event("AccountResumed")]
 
 
 def close_account(case: Case) -> list[Fields]:
-    account = case.living()
-    account.status = "closed"
-    held = [hold for hold in account.holds.values() if hold.state == "held"]
+    live = [(name, hold) for name, hold in case.living().holds.items() if not hold.expired]
     return [
         case.event("AccountClosed"),
         *(
-            {"kind": "ReservationReleased", "request_id": f"{case.name}/{n}", **_give_up(account, hold)}
-            for n, hold in enumerate(held)
+            {"kind": "ReservationReleased", "request_id": f"{case.name}/{n}", **_given_up(name, hold)}
+            for n, (name, hold) in enumerate(live)
         ),
     ]
 
@@ -290,43 +298,28 @@ RULES: dict[str, Callable[[Case], list[Fields]]] = {
 }
 
 
-def _used(case: Case, account: Account, model: str, card: Card, paid: dict[str, int], rest: int) -> Fields:
+def _used(case: Case, model: str, rate_card: str, amount: int, paid: dict[str, int], rest: int) -> Fields:
     """A debit: what a hold paid, then the grants, then credit; what is left is owed."""
-    usage = case.command["usage"]
-    account.move("debited", paid)
-    more, overdrawn = account.draw(case.at, model, case.market.families[model], rest)
-    draws = dict(paid)
-    for name, part in more.items():
-        draws[name] = draws.get(name, 0) + part
-    account.move("debited", more)
-    account.overdrawn += overdrawn
-    amount = sum(draws.values()) + overdrawn
-    account.debits[case.name] = Debit(case.name, model, amount, pairs(draws), overdrawn)
+    # The rest is above zero only when the hold is used up, so nothing of it is in the way.
+    more, overdrawn = case.draw(model, rest)
+    draws = {name: paid.get(name, 0) + more.get(name, 0) for name in {**paid, **more}}
     return case.event(
         "TokensDebited",
         model=model,
-        rate_card=card.reference,
-        usage={name: tokens for name, tokens in usage.items() if tokens},
-        amount=card.price(usage),
+        rate_card=rate_card,
+        usage={name: tokens for name, tokens in case.command["usage"].items() if tokens},
+        amount=amount,
         draws=pairs(draws),
         overdrawn=overdrawn,
     )
 
 
-def _give_up(account: Account, hold: Hold) -> Fields:
-    fields: Fields = {"reservation": hold.name, "amount": hold.amount, "draws": pairs(hold.parts)}
-    account.move("held", hold.parts, -1)
-    hold.parts, hold.state = {}, "ended"
-    return fields
+def _given_up(name: str, hold: Hold) -> Fields:
+    return {"reservation": name, "amount": held(hold), "draws": pairs(hold.remaining)}
 
 
-def _regrant(case: Case, account: Account, old: Grant, amount: int) -> Fields:
+def _regrant(case: Case, name: str, origin: str, old: Grant, amount: int) -> Fields:
     """A grant that is over gives back as a new one, for as long as the old one ran."""
-    number = 0
-    while (name := f"{case.name}/{number}") in account.grants:
-        number += 1
-    expires_at = old.expires_at and case.at + (old.expires_at - old.effective_at)
-    account.grants[name] = Grant(name, amount, old.priority, case.at, expires_at, old.families)
     return {
         "kind": "PointsGranted",
         "request_id": name,
@@ -334,12 +327,22 @@ def _regrant(case: Case, account: Account, old: Grant, amount: int) -> Fields:
         "source": "adjustment",
         "priority": old.priority,
         "effective_at": case.at,
-        "expires_at": expires_at,
-        "origin": old.name,
+        "expires_at": old.expires_at and case.at + (old.expires_at - old.effective_at),
+        "origin": origin,
     }
+
+
+def _affordable(required: int, there: int) -> None:
+    if required > there:
+        raise Refused("InsufficientQuota", available=there, required=required)
 
 
 def _countable(account: Account, more: int) -> None:
     """No account holds more than a JSON reader can count."""
-    if sum(g.left + g.held for g in account.grants.values()) + more > MOST:
+    if sum(g.available + g.reserved for g in account.grants.values()) + more > MOST:
+        raise Refused("LimitExceeded")
+
+
+def _owing_countable(account: Account, more: int) -> None:
+    if account.overdrawn + more > MOST:
         raise Refused("LimitExceeded")

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from services.quota.application import Accounts
 from services.quota.domain.account import Account, Grant
 from shared.contracts import quota as q
 from shared.errors import PRECEDENCE
 from shared.eventstore import log as log_module
+from shared.eventstore.batch import Batch
 from shared.eventstore.log import EventLog
 from shared.eventstore.projection import Projector
 from shared.eventstore.recorders import SQLiteLogRecorder
@@ -73,8 +75,9 @@ EVENTS = (
 
 # --- canaries: bugs as they are really made ----------------------------------------------------------
 def keys_are_not_stored(patch: pytest.MonkeyPatch) -> None:
-    insert = SQLiteLogRecorder._insert_events
-    patch.setattr(SQLiteLogRecorder, "_insert_events", lambda *a, **k: insert(*a, **{**k, "keys": None}))
+    insert = SQLiteLogRecorder._insert_rows
+    keyless = lambda rows: [(*row[:4], None, row[5]) for row in rows]  # noqa: E731
+    patch.setattr(SQLiteLogRecorder, "_insert_rows", lambda self, c, first, rows: insert(self, c, first, keyless(rows)))
 
 
 def a_failed_append_is_taken_for_stored(patch: pytest.MonkeyPatch) -> None:
@@ -87,15 +90,49 @@ def holds_are_freed_twice(patch: pytest.MonkeyPatch) -> None:
 
 
 def what_was_not_stored_stays_in_memory(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Writer, "_forget", lambda *_: None)
+    patch.setattr(Accounts, "forget", lambda *_: None)
 
 
 def what_others_wrote_is_not_folded(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Writer, "_catch_up", lambda self: setattr(self, "position", self.log.head()))
+    def blind(writer: Writer[Any]) -> bool:
+        writer.position = writer._decided = writer.log.head()
+        return False
+
+    patch.setattr(Writer, "_catch_up", blind)
+
+
+def what_was_decided_on_a_failure_is_kept(patch: pytest.MonkeyPatch) -> None:
+    """The second batch does not hear that the first, on which it was decided, was not stored."""
+    doubt = Writer._doubt
+
+    def unheard(writer: Writer[Any], batch: Any) -> None:
+        doubt(writer, batch)
+        writer._generation -= 1
+
+    patch.setattr(Writer, "_doubt", unheard)
+
+
+def a_refusal_is_not_looked_up(patch: pytest.MonkeyPatch) -> None:
+    """A repeated request is refused, though it was answered before."""
+    patch.setattr(Batch, "refused", [])
+
+
+def a_refusal_is_judged_by_old_memory(patch: pytest.MonkeyPatch) -> None:
+    """What other processes stored is only noticed when something is to be stored."""
+    holds_good = Writer._holds_good
+
+    def hasty(writer: Writer[Any], batch: Any) -> bool:
+        holds_good(writer, batch)
+        return True
+
+    patch.setattr(Writer, "_holds_good", hasty)
 
 
 def expired_grants_are_drawn_from(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Grant, "ended", lambda self, _at: self.void)
+    pays_for = Grant.pays_for
+    patch.setattr(
+        Grant, "pays_for", lambda self, model, family, _at: pays_for(self, model, family, self.event.effective_at)
+    )
 
 
 def the_follower_forgets_where_it_was(patch: pytest.MonkeyPatch) -> None:
@@ -117,6 +154,9 @@ CANARIES: list[Callable[[pytest.MonkeyPatch], None]] = [
     holds_are_freed_twice,
     what_was_not_stored_stays_in_memory,
     what_others_wrote_is_not_folded,
+    what_was_decided_on_a_failure_is_kept,
+    a_refusal_is_not_looked_up,
+    a_refusal_is_judged_by_old_memory,
     expired_grants_are_drawn_from,
     the_follower_forgets_where_it_was,
 ]

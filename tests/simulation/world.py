@@ -6,7 +6,6 @@ at once (`Judge`), and all of it again when the faults have ended.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,16 +14,21 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import eventlet
+from eventlet.greenthread import GreenThread
+
 from services.quota.schemas import Balance, Sweep
 from shared import errors
 from shared.clock import FrozenClock
 from shared.config import Settings
 from shared.errors import TokengridError
+from tests.folders import brief_folder
 from tests.simulation import clients
 from tests.simulation.faults import POINTS, Died, Fault, Killed, Process
 from tests.simulation.judge import Judge
-from tests.simulation.market import MARKET, catalogue
-from tests.unit.quota_world import START
+from tests.simulation.market import catalogue, prices
+from tests.simulation.model import due
+from tests.unit.quota_world import START, migrated
 
 STEPS = 120
 RETRYABLE = [name for name, error in errors.catalogue().items() if error.retryable]
@@ -48,7 +52,7 @@ class World:
         self.steps: list[str] = []
         self.fired: list[Fault] = []
         self.refused: set[str] = set()
-        self.judge = Judge(folder / "quota.db", MARKET)
+        self.judge = Judge(folder / "quota.db", prices())
         self.requests: list[Request] = []
         self.network: list[Request] = []
         self.in_work: Sequence[Request] = ()
@@ -56,12 +60,12 @@ class World:
         settings = Settings(
             broker="inproc://localhost",
             var=folder,
-            database=f"sqlite:///{folder}/{{service}}.db",
+            database=migrated(folder),
             accounts_cached_max=2,
             sweep_interval_s=0,
             telemetry="off",
         )
-        self.processes = [Process(name, settings, FrozenClock(START), self.race) for name in ("one", "two")]
+        self.processes = [Process(name, settings, FrozenClock(START), self.race, self.meet) for name in ("one", "two")]
         for process in self.processes:
             process.app.follow_catalog([e._asdict() for e in catalogue()])
         self.judge.open()
@@ -118,7 +122,7 @@ class World:
             process.app.sweep(Sweep())
             self.judge.observe(self.processes)
         self._follow(process, 0, 5000)
-        left = self.judge.ledger.due(process.now)
+        left = due(self.judge.books, process.now)
         assert not left, f"due, and not swept: {left}"
 
     # -- steps --------------------------------------------------------------------------------------
@@ -210,7 +214,9 @@ class World:
             return None
         point = self.dice.choice(points)
         often = point in ("reading", "folding")  # passed several times by one call
-        return Fault(point, self.dice.choice(POINTS[point]), self.dice.choice([1, 2, 3, 4, 5]) if often else 1)
+        kind = self.dice.choice(POINTS[point])
+        met = kind == "riders" or ("riders" in POINTS[point] and self.dice.random() < 0.5)
+        return Fault(point, kind, self.dice.choice([1, 2, 3, 4, 5]) if often else 1, met)
 
     def race(self, loser: Process) -> None:
         """Another process works in the middle of what this one does; often on the very same request."""
@@ -227,22 +233,43 @@ class World:
         elif self.network:
             self._handle(other, self._batch(), self.fault(*WRITING))
 
+    def meet(self, process: Process) -> GreenThread | None:
+        """Another call begins in a process while one is at work there."""
+        if not self.network:
+            return None
+        requests = self._batch()
+        self.note(f"  meanwhile it gets {[_name(r) for r in requests]}")
+        return eventlet.spawn(self._ride, process, requests)
+
+    def _ride(self, process: Process, requests: list[Request]) -> None:
+        try:
+            self._execute(process, requests, may_lose=True)
+        except (Died, Killed):
+            pass
+        except TokengridError as error:
+            if not error.retryable:
+                raise
+            self.note(f"  {error.code} for {[_name(r) for r in requests]}")
+
     def _handle(self, process: Process, requests: list[Request], fault: Fault | None) -> None:
         self.in_work = requests
         with self._faults(process, fault, f"gets {[_name(r) for r in requests]}"):
-            before, now = self.judge.head, process.now
-            answers = process.app.execute([_sent(r) for r in requests])
-            self.judge.observe(self.processes)
-            told = [(r, a) for r, a in zip(requests, answers, strict=True) if not self._failed(process, a)]
-            self.judge.answers([r.fields for r, _ in told], [a for _, a in told], before, now)
-            for request, answer in told:
-                if fault is not None and self.dice.random() < 0.3:
-                    self.note(f"  the answer to {_name(request)} is lost")
-                    continue
-                request.answered = True
-                self.judge.acknowledged(request.fields, answer)
-                self.note(f"  {_name(request)} is told {_short(answer)}")
-                self.refused |= {answer["error"]["code"]} if "error" in answer else set()
+            self._execute(process, requests, may_lose=fault is not None)
+
+    def _execute(self, process: Process, requests: list[Request], may_lose: bool) -> None:
+        before, now = self.judge.head, process.now
+        answers = process.app.execute([_sent(r) for r in requests])
+        self.judge.observe(self.processes)
+        told = [(r, a) for r, a in zip(requests, answers, strict=True) if not self._failed(process, a)]
+        self.judge.answers([r.fields for r, _ in told], [a for _, a in told], before, now)
+        for request, answer in told:
+            if may_lose and self.dice.random() < 0.3:
+                self.note(f"  the answer to {_name(request)} is lost")
+                continue
+            request.answered = True
+            self.judge.acknowledged(request.fields, answer)
+            self.note(f"  {_name(request)} is told {_short(answer)}")
+            self.refused |= {answer["error"]["code"]} if "error" in answer else set()
 
     @staticmethod
     def _failed(process: Process, answer: dict[str, Any]) -> bool:
@@ -274,6 +301,7 @@ class World:
                 raise
             self.note(f"  {error.code}")
         finally:
+            process.wait_for_riders()
             self.fired += [process.fired] if process.fired else []
             process.busy = False
             process.arm(None)
@@ -292,7 +320,7 @@ class World:
 
 def run(seed: int, steps: int = STEPS) -> World:
     """One life. Raises AssertionError, with what led to it, when the ledger did not keep its word."""
-    with tempfile.TemporaryDirectory() as folder:
+    with brief_folder() as folder:
         world = World(Path(folder), seed)
         try:
             world.live(steps)

@@ -19,13 +19,13 @@ from services.audit.application import AuditApplication
 from services.billing.application import BillingApplication
 from services.billing.schemas import Bills, Statements
 from services.catalog.application import CatalogApplication
-from services.quota.application import QuotaApplication
 from services.quota.schemas import Balances, Sweep
+from services.quota.shards import QuotaShards
 from services.routing.application import RoutingApplication
 from shared.clock import FrozenClock
 from shared.config import Settings
 from shared.contracts.schema import parse
-from shared.errors import InsufficientQuota, TokengridError
+from shared.errors import InsufficientQuota, MalformedCommand, TokengridError
 
 JUNE, JULY = "2026-06", "2026-07"
 START = datetime(2026, 6, 1, 2, tzinfo=UTC)
@@ -122,7 +122,10 @@ class InProcess:
 
     def call(self, service: str, method: str, /, **kwargs: Any) -> Any:
         if method in ("head", "events"):
-            log = getattr(self._market, service).log
+            shards = getattr(self._market, service).shards
+            if kwargs.get("shard", 0) >= len(shards):
+                raise MalformedCommand("There is no such shard.")
+            log = shards[kwargs.get("shard", 0)].log
             if method == "head":
                 return log.head()
             return {"head": log.head(), "events": [e._asdict() for e in log.read(kwargs["after"], kwargs["limit"])]}
@@ -171,12 +174,13 @@ class Tampering:
 class Market:
     """The five applications and the words to make something happen in them."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.settings = Settings(var=folder)
+    def __init__(self, folder: Path, seed: int, shards: int = 1) -> None:
+        """`shards`: of quota."""
+        self.settings = Settings(var=folder, quota_shards=shards)
         self.clock = FrozenClock(START)
         self.random = random.Random(seed)
         self.catalog = CatalogApplication(self.settings, self.clock)
-        self.quota = QuotaApplication(self.settings, self.clock)
+        self.quota = QuotaShards(self.settings, self.clock)
         self.routing = RoutingApplication(self.settings, self.clock)
         self.billing = BillingApplication(self.settings, self.clock)
         self.audit = AuditApplication(self.settings, self.clock)
@@ -192,9 +196,11 @@ class Market:
         """Every follower up to the head."""
         for app in (self.quota, self.routing, self.billing):
             self._feed(self.catalog, app.follow_catalog)
-        self._feed(self.quota, self.quota.follow_quota)
-        self._feed(self.quota, self.billing.follow_quota)
-        for log in ("catalog", "quota", "routing", "billing"):
+        for number, shard in enumerate(self.quota.shards):
+            self._feed(shard, partial(self.quota.follow_quota, shard=number))
+            self._feed(shard, partial(self.billing.follow_quota, shard=number))
+            self._feed(shard, partial(self.audit.follow, shard.log_name))
+        for log in ("catalog", "routing", "billing"):
             self._feed(getattr(self, log), partial(self.audit.follow, log))
         self.audit.seal_grown()
 
@@ -305,20 +311,20 @@ class Market:
     def close_period(self, period: str) -> None:
         """Bills and statements of a period."""
         self.follow()
-        cut_off = self.quota.log.head()
+        cut_offs = [shard.log.head() for shard in self.quota.shards]
         for operator in (EAST, WEST):
-            while self.billing.submit(
-                "issue_bills", {"operator": operator, "period": period, "quota_position": cut_off}
-            )["remaining"]:
-                pass
-        while self.billing.submit("settle_period", {"period": period, "quota_position": cut_off})["remaining"]:
+            for shard, cut_off in enumerate(cut_offs):
+                run = {"operator": operator, "period": period, "quota_shard": shard, "quota_position": cut_off}
+                while self.billing.submit("issue_bills", run)["remaining"]:
+                    pass
+        while self.billing.submit("settle_period", {"period": period, "quota_positions": cut_offs})["remaining"]:
             pass
         self.follow()
 
 
-def two_months(folder: Path, seed: int, events: int = 120) -> Market:
+def two_months(folder: Path, seed: int, events: int = 120, shards: int = 1) -> Market:
     """A market after June and July, both billed; what came late for June is on July's bills."""
-    market = Market(folder, seed)
+    market = Market(folder, seed, shards)
     market.publish(LONG_AGO, **CATALOGUE)
     market.follow()
     for n in range(4):

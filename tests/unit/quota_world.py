@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from services.quota.application import QuotaApplication
+from services.quota.domain.account import Account
 from shared.clock import FrozenClock
 from shared.config import Settings
 from shared.contracts import catalog as c
 from shared.contracts.base import Event, Rates, encode_event
 from shared.errors import TokengridError
+from shared.eventstore.database import engine, migrate
 from shared.eventstore.log import LoggedEvent
+from tests.folders import brief_folder
 
 START = datetime(2026, 6, 1, 0, 0, tzinfo=UTC)
 OPERATOR = "shanghai-telecom"
@@ -66,11 +70,30 @@ def catalogue_page(
     return page
 
 
+@functools.cache
+def _empty() -> bytes:
+    """An empty database of quota: to run its migrations takes longer than most tests."""
+    with brief_folder() as folder:
+        made = engine(f"sqlite:///{folder}/quota.db")
+        migrate(made, "quota")
+        made.dispose()
+        return (Path(folder) / "quota.db").read_bytes()
+
+
+def migrated(folder: Path) -> str:
+    """The address of databases in a folder, that of quota being there already."""
+    database = folder / "quota.db"
+    if not database.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        database.write_bytes(_empty())
+    return f"sqlite:///{folder}/{{service}}.db"
+
+
 class World:
     """One application and the words to speak to it."""
 
     def __init__(self, folder: Path, database: str | None = None) -> None:
-        url = database or f"sqlite:///{folder}/{{service}}.db"
+        url = database or migrated(folder)
         self.settings = Settings(var=folder, database=url)
         self.clock = FrozenClock(START)
         self.app = self.start()
@@ -117,3 +140,11 @@ class World:
 
     def grant_books(self, account: str = "a1") -> dict[str, dict[str, Any]]:
         return {g["grant"]: g for g in self.balance(account)["grants"]}
+
+
+def books(account: Account) -> Any:
+    """All that an account in memory holds, to be compared with another."""
+    grants = {g.name: (g.reserved, g.debited, g.reversed, g.expired, g.voided, g.void) for g in account.grants.values()}
+    holds = {name: (h.remaining, h.expires_at, h.expired) for name, h in account.holds.items()}
+    credit = (account.credit_limit, account.credit_reserved, account.credit_debited, account.overdrawn)
+    return account.version, account.status, grants, holds, credit, account.reversals

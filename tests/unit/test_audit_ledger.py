@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import copy
+import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from services.audit.replay.account import Account
 from services.audit.replay.calendar import instant
-from services.audit.replay.findings import Findings
+from services.audit.replay.findings import Difference, Findings
+from services.audit.replay.invariants import INVARIANTS, invariant_of, standing
 from services.audit.replay.ledger import Ledger
 from services.audit.replay.prices import Prices
 
+REPLAY = Path(__file__).parents[2] / "services/audit/replay"
 AT = "2026-06-18T04:00:00Z"
 LATER = "2026-06-18T05:00:00Z"
 STREAM = "east/a1"
@@ -178,6 +184,10 @@ BROKEN: dict[str, tuple[list[Entry], list[tuple[str, int]]]] = {
     "more than the grant had": (
         [opened(), granted(amount=6999), debited("d", 7, [["g1", 7000]])],
         [("grant is overdrawn", 3)],
+    ),
+    "owed while there was something left": (
+        [*START, debited("d", 7, [], overdrawn=7000)],
+        [("overdrawn though there was something to draw from", 3)],
     ),
     "more than the credit limit": (
         [opened(credit_limit=6999), debited("d", 7, [["credit", 7000]])],
@@ -348,3 +358,34 @@ def test_a_price_that_was_superseded_long_ago_is_found_and_one_of_this_minute_is
         for position, (stream, topic, fields) in enumerate([*START, debited("d", 7, [["g1", 7000]])], start=1):
             ledger.apply(position, stream, topic, fields)
         assert [d.what for d in findings.differences] == ["rate card was not in force"] * outdated
+
+
+# --- the seven invariants ------------------------------------------------------------------------------
+def test_every_difference_in_the_ledger_breaks_an_invariant_with_a_name() -> None:
+    told = set()
+    for module in ("ledger", "requests", "reader", "invariants"):
+        source = (REPLAY / f"{module}.py").read_text()
+        told |= set(re.findall(r'(?:_broken|_add|Broken)\(\s*f?"([^"]+)"', source))
+    assert len(told) > 40
+    for what in told:
+        said = what.replace("{a.status}", "closed")
+        assert invariant_of(Difference("invariants", said, "quota", 1, STREAM, "", "")) in INVARIANTS
+
+
+@pytest.mark.parametrize(
+    ("spoil", "what"),
+    [
+        (lambda a: setattr(a.grants["g1"], "reserved", 1), "held is not what is reserved"),
+        (lambda a: setattr(a.grants["g1"], "expired", -1), "books of a grant are negative"),
+        (lambda a: setattr(a.grants["g1"], "reversed", 99_000_000), "books of a grant are negative"),
+        (lambda a: setattr(a.credit, "debited", -1), "books of a grant are negative"),
+        (lambda a: setattr(a, "overdrawn", -1), "less is owed than nothing"),
+        (lambda a: setattr(a.holds["h1"], "expired", True), "expired reservation holds something"),
+        (lambda a: a.holds["h1"].remaining.update(g9=5), "held is not what is reserved"),
+    ],
+)
+def test_books_at_rest_are_held_to_the_invariants_too(spoil: Callable[[Account], object], what: str) -> None:
+    account = fold(*HELD)[0].accounts[STREAM]
+    assert list(standing(account)) == []
+    spoil(account)
+    assert what in [broken.what for broken in standing(account)]

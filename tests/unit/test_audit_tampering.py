@@ -38,7 +38,7 @@ class Scene:
 
     def first(self, log: str, kind: str, *within: str) -> LoggedEvent:
         """The first event of a kind whose JSON contains all these texts."""
-        events: list[LoggedEvent] = getattr(self.market, log).log.read(0, 100_000)
+        events: list[LoggedEvent] = getattr(self.market, log).shards[0].log.read(0, 100_000)
         return next(e for e in events if f".{kind}:" in e.topic and all(text in e.state for text in within))
 
 
@@ -81,10 +81,12 @@ def test_an_untouched_market_agrees(scene: Scene, period: str) -> None:
     assert report.ok
     assert report.accounts == 8
     assert (report.bills, report.statements) == ((0, 0) if period == "2026-05" else (8, 1))
-    heads = {log: getattr(scene.market, log).log.head() for log in ("catalog", "quota", "routing", "billing", "audit")}
+    logs = ("catalog", "quota", "routing", "billing", "audit")
+    heads = {log: getattr(scene.market, log).shards[0].log.head() for log in logs}
     assert report.events == heads
     assert all(report.checkpoints[log]["size"] == head for log, head in heads.items() if log != "audit")
-    debits = [json.loads(e.state) for e in scene.market.quota.log.read(0, 10_000) if "TokensDebited" in e.topic]
+    (quota,) = scene.market.quota.shards
+    debits = [json.loads(e.state) for e in quota.log.read(0, 10_000) if "TokensDebited" in e.topic]
     assert report.debited == sum(debit["amount"] for debit in debits) > 0
     assert ("quota", heads["quota"], heads["quota"]) in told
 
@@ -166,7 +168,7 @@ def test_a_missing_event(scene: Scene) -> None:
 def test_a_missing_event_with_all_behind_it_moved_up(scene: Scene) -> None:
     """Positions and versions made gapless again: it is a shorter log than was signed, and another."""
     gone = scene.first("quota", "TokensDebited")
-    head = scene.market.quota.log.head()
+    head = scene.market.quota.shards[0].log.head()
     log = scene.market.client.call("quota", "events", after=0, limit=10_000)["events"]
     del log[gone.position - 1]
     for position, e in enumerate(log, start=1):
@@ -188,9 +190,9 @@ def test_a_missing_event_with_all_behind_it_moved_up(scene: Scene) -> None:
 
 def test_a_doubled_debit(scene: Scene) -> None:
     """A debit recorded again at the end, under the same request."""
-    head = scene.market.quota.log.head()
+    head = scene.market.quota.shards[0].log.head()
     debit = scene.first("quota", "TokensDebited", '"overdrawn"')
-    versions = [e.version for e in scene.market.quota.log.read(0, 10_000) if e.stream == debit.stream]
+    versions = [e.version for e in scene.market.quota.shards[0].log.read(0, 10_000) if e.stream == debit.stream]
     extra = debit._replace(position=head + 1, version=versions[-1] + 1)._asdict()
     scene.tampering.answer("quota", "head", lambda _: head + 1)
 
@@ -211,7 +213,7 @@ def test_a_doubled_debit(scene: Scene) -> None:
 @pytest.mark.parametrize("log", ["catalog", "quota", "routing", "billing"])
 def test_a_cut_tail(scene: Scene, log: str) -> None:
     """The last events are gone, and nothing in what is left says so: only the checkpoints do."""
-    head = getattr(scene.market, log).log.head()
+    head = getattr(scene.market, log).shards[0].log.head()
     scene.tampering.shorten(log, head - 1)
     (difference, *_) = found(scene.audit(JULY), "log", "log is shorter than its checkpoint")
     assert (difference.log, difference.position) == (log, head - 1)
@@ -220,7 +222,7 @@ def test_a_cut_tail(scene: Scene, log: str) -> None:
 @pytest.mark.parametrize("log", ["catalog", "quota", "routing", "billing"])
 def test_one_changed_letter_anywhere(scene: Scene, log: str) -> None:
     """An event that means the same, stored with one more space, is not the event that was signed."""
-    middle = getattr(scene.market, log).log.head() // 2
+    middle = getattr(scene.market, log).shards[0].log.head() // 2
 
     def spaced(answer: Any) -> Any:
         for e in answer["events"]:

@@ -223,7 +223,7 @@ class TestCutOff:
         follow(app, quota)
         with pytest.raises(NotCaughtUp) as refused:
             issue(app, quota, quota_position=quota.head + 3)
-        assert refused.value.details == {"position": 2, "head": 5}
+        assert refused.value.details == {"log": "quota", "position": 2, "head": 5}
         assert app.log.head() == 0
 
     def test_what_was_followed_beyond_it_does_not_count(self, tmp_path: Path) -> None:

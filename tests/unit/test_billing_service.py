@@ -17,8 +17,8 @@ from services.billing.schemas import METHODS
 from services.billing.service import BillingService
 from services.catalog.application import CatalogApplication
 from services.catalog.service import CatalogService
-from services.quota.application import QuotaApplication
 from services.quota.service import QuotaService
+from services.quota.shards import QuotaShards
 from shared import telemetry
 from shared.clock import FrozenClock
 from shared.config import Settings
@@ -46,7 +46,7 @@ FEN = 2_500_000
 class June(QuotaService):
     """Quota in the middle of June."""
 
-    app = Hosted(lambda settings: QuotaApplication(settings, FrozenClock(june(15))))
+    app = Hosted(lambda settings: QuotaShards(settings, FrozenClock(june(15))))
 
 
 class CloseOfJune(BillingService):

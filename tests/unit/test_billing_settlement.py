@@ -23,7 +23,7 @@ VIEW = catalogue(OWN, SHARE).view()
 
 
 def lines(*served: Served, view: CatalogueView = VIEW) -> tuple[StatementLine, ...]:
-    return statement("sh", "gd", JUNE, 1, served, view).lines
+    return statement("sh", "gd", JUNE, (1,), served, view).lines
 
 
 def used(model: str = "kimi", day: str = "2026-06-03", amount: int = 0, **tokens: int) -> Served:

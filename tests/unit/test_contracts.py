@@ -16,6 +16,7 @@ from shared.contracts.answers import LOG_METHODS
 from shared.contracts.methods import Method
 from shared.contracts.schema import FIELDS_REPORTED_MAX, parse, schema_of
 from shared.errors import MalformedCommand, TokengridError, catalogue
+from shared.messaging.lane import Lane
 from shared.messaging.rpc import Rpc
 
 for _service in SERVICES:
@@ -44,11 +45,13 @@ def test_the_published_methods_are_those_of_the_service(service: str) -> None:
     methods: tuple[Method, ...] = importlib.import_module(f"services.{service}.schemas").METHODS
     module = importlib.import_module(f"services.{service}.service")
     (cls,) = [c for c in vars(module).values() if isinstance(c, type) and getattr(c, "name", None) == service]
-    served = {
-        name
-        for name in dir(cls)
-        if any(isinstance(e, Rpc) for e in getattr(getattr(cls, name), "nameko_entrypoints", ()))
-    }
+    served: set[str] = set()
+    for name in dir(cls):
+        for entrypoint in getattr(getattr(cls, name), "nameko_entrypoints", ()):
+            if isinstance(entrypoint, Rpc):
+                served.add(name)
+            elif isinstance(entrypoint, Lane):
+                served.update(entrypoint.methods)
     assert {m.name for m in (*methods, *LOG_METHODS)} == served
 
 

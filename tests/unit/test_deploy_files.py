@@ -16,6 +16,7 @@ from tokengrid.serve import CLASSES
 REPOSITORY = Path(__file__).parents[2]
 DEPLOY = REPOSITORY / "deploy"
 COMPOSE_TEXT = (DEPLOY / "compose.yaml").read_text()
+SHARDS_TEXT = (DEPLOY / "compose.shards.yaml").read_text()
 SERVERS = {"rabbitmq", "postgres"}
 
 
@@ -93,6 +94,22 @@ def test_every_secret_is_required_and_none_has_a_value() -> None:
     )
     assert wanted == required == set(example)
     assert set(example.values()) == {""}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_with_shards_every_service_knows_how_many_there_are(service: str) -> None:
+    override = yaml.safe_load(SHARDS_TEXT)["services"]
+    assert override[service]["environment"]["TOKENGRID_QUOTA_SHARDS"] == "${QUOTA_SHARDS:?set it in .env}"
+    assert set(override) - SERVERS == set(SERVICES)
+
+
+def test_with_shards_quotas_databases_are_those_that_the_init_script_makes() -> None:
+    override = yaml.safe_load(SHARDS_TEXT)["services"]
+    url = re.sub(r"\${\w+:\?[^}]+}", "secret", override["quota"]["environment"]["TOKENGRID_DATABASE"])
+    settings = Settings(database=url, quota_shards=2)
+    assert settings.database_url("quota", 1) == "postgresql+psycopg://tokengrid_quota:secret@postgres/tokengrid_quota_1"
+    assert 'name="tokengrid_quota_$shard"' in (DEPLOY / "postgres" / "init.sh").read_text()
+    assert set(override["postgres"]["environment"]) == {"QUOTA_SHARDS"}
 
 
 def test_every_volume_that_is_used_is_declared(compose: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +16,28 @@ from services.quota.application import Accounts
 from shared.errors import Busy, TokengridError, Unavailable
 from shared.eventstore.log import EventLog
 from shared.eventstore.recorders import SQLiteLogRecorder
-from tests.unit.quota_world import World
+from tests.unit.quota_world import OPERATOR, World
 
 DEBIT: dict[str, Any] = {"model": "kimi-k2.5", "usage": {"input": 100}}
 
 
 class Gate:
-    """Holds the first append back, before or after it has stored, until it is opened."""
+    """Holds the next append (or the `nth`) back, before or after it has stored, until it is opened."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, after: bool = False) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, nth: int = 1, *, after: bool = False) -> None:
         self.reached, self.opened = Event(), Event()
         append = EventLog.append
+        calls = count(1)
 
         def held(log: EventLog, *args: Any, **kwargs: Any) -> Any:
-            first = not self.reached.ready()
-            stored = append(log, *args, **kwargs) if after or not first else None
-            if first:
+            ours = next(calls) == nth
+            if after or not ours:
+                append(log, *args, **kwargs)
+            if ours:
                 self.reached.send()
                 self.opened.wait()
-            return stored or append(log, *args, **kwargs)
+            if ours and not after:
+                append(log, *args, **kwargs)
 
         monkeypatch.setattr(EventLog, "append", held)
 
@@ -43,6 +47,10 @@ def world(tmp_path: Path) -> World:
     world = World(tmp_path)
     world.open(points=1_000_000)
     return world
+
+
+def named(command: str, request_id: str, **fields: Any) -> dict[str, Any]:
+    return {"command": command, "operator": OPERATOR, "account": "a1", "request_id": request_id, **fields}
 
 
 def debit(world: World, request_id: str) -> Any:
@@ -57,10 +65,17 @@ def debit(world: World, request_id: str) -> Any:
     return eventlet.spawn(run)
 
 
-def queued(world: World, count: int) -> None:
-    """Returns when so many callers wait behind the one at work."""
+def queued(world: World, most: int) -> None:
+    """Returns when so many callers wait behind those at work."""
     with eventlet.Timeout(10):
-        while len(world.app.writer._waiting) < count:
+        while len(world.app.writer._waiting) < most:
+            eventlet.sleep(0)
+
+
+def decided(world: World, most: int) -> None:
+    """Returns when so many commands are decided and not stored."""
+    with eventlet.Timeout(10):
+        while world.app.writer._decided - world.app.writer.position < most:
             eventlet.sleep(0)
 
 
@@ -72,13 +87,70 @@ def test_a_killed_caller_leaves_no_command_behind(world: World, monkeypatch: pyt
     gate = Gate(monkeypatch)
     leader = debit(world, "d1")
     gate.reached.wait()
-    waiter = debit(world, "d2")
+    next_one = debit(world, "d2")
+    decided(world, 2)  # on top of the first, which is on its way
+    waiter = debit(world, "d3")
     queued(world, 1)
     waiter.kill()
+    next_one.kill()
     gate.opened.send()
     leader.wait()
-    world.do("debit", request_id="d3", **DEBIT)
-    assert debits(world) == ["d1", "d3"]
+    world.do("debit", request_id="d4", **DEBIT)
+    assert debits(world) == ["d1", "d4"]
+    assert world.balance()["available"] == 800_000
+
+
+def test_a_batch_is_decided_while_the_last_one_commits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch)
+    callers = [debit(world, "d1")]
+    gate.reached.wait()
+    callers.append(debit(world, "d2"))
+    decided(world, 2)
+    gate.opened.send()
+    assert [caller.wait()["position"] for caller in callers] == [3, 4]
+
+
+def test_what_was_decided_on_something_that_was_not_stored_is_decided_anew(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = world.start()
+    gate = Gate(monkeypatch)
+    first = debit(world, "d1")
+    gate.reached.wait()
+    others = [debit(world, f"d{n}") for n in (2, 3)]
+    decided(world, 2)
+    # Another process takes the place in the log that the first was about to get, and most of the points.
+    other.execute([named("debit", "elsewhere", model="kimi-k2.5", usage={"input": 850})])
+    gate.opened.send()
+    answers = [thread.wait() for thread in (first, *others)]
+    assert sorted(type(answer).__name__ for answer in answers) == ["InsufficientQuota", "InsufficientQuota", "dict"]
+    assert world.balance()["available"] == 50_000
+    assert len(debits(world)) == 2
+
+
+def test_a_refusal_that_rests_on_what_is_not_stored_yet_waits_for_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.do("debit", request_id="most", model="kimi-k2.5", usage={"input": 900})
+    gate = Gate(monkeypatch)
+    first = debit(world, "d1")
+    gate.reached.wait()
+    refused = debit(world, "d2")
+    eventlet.sleep(0)
+    assert not refused.dead
+    first.kill()  # it was never stored: then there is enough
+    assert refused.wait()["request_id"] == "d2"
+    assert debits(world) == ["most", "d2"]
+
+
+def test_a_refused_command_that_was_there_before_gets_its_first_answer(world: World) -> None:
+    reserve = named("reserve", "h", model="kimi-k2.5", amount=1000)
+    settle = named("settle", "s", reservation="h", usage={"input": 1})
+    first = world.app.execute([reserve, settle])
+    again = world.app.execute([settle, reserve])  # by itself: the reservation has ended
+    assert [a["ok"] for a in again] == [{**first[1]["ok"], "replayed": True}, {**first[0]["ok"], "replayed": True}]
+    changed = named("settle", "s", reservation="h", usage={"input": 2})
+    assert world.app.execute([changed])[0]["error"]["code"] == "IdempotencyConflict"
 
 
 @pytest.mark.parametrize("stored", [False, True])
@@ -86,18 +158,20 @@ def test_a_killed_leader_takes_nobody_with_it(world: World, monkeypatch: pytest.
     gate = Gate(monkeypatch)
     first = debit(world, "d1")
     gate.reached.wait()
-    riders = [debit(world, f"d{n}") for n in (2, 3, 4)]
+    second = debit(world, "d2")
+    decided(world, 2)
+    riders = [debit(world, f"d{n}") for n in (3, 4, 5)]
     queued(world, 3)
-    # The first is done with its own; the next one leads for the three that waited meanwhile.
-    second = Gate(monkeypatch, after=stored)
+    # One of the three leads for all who waited meanwhile.
+    theirs = Gate(monkeypatch, 2, after=stored)
     gate.opened.send()
-    second.reached.wait()
+    theirs.reached.wait()
     riders[0].kill()
     answers = [rider.wait() for rider in riders[1:]]
     assert isinstance(riders[0].wait(), GreenletExit)
-    assert [answer["request_id"] for answer in (first.wait(), *answers)] == ["d1", "d3", "d4"]
+    assert [answer["request_id"] for answer in (first.wait(), second.wait(), *answers)] == ["d1", "d2", "d4", "d5"]
     assert [answer["replayed"] for answer in answers] == [stored, stored]
-    assert sorted(debits(world)) == (["d1", "d2", "d3", "d4"] if stored else ["d1", "d3", "d4"])
+    assert sorted(debits(world)) == (["d1", "d2", "d3", "d4", "d5"] if stored else ["d1", "d2", "d4", "d5"])
     assert world.balance()["available"] == 1_000_000 - 100_000 * len(debits(world))
 
 
@@ -113,13 +187,15 @@ def test_a_fault_in_one_callers_command_is_not_the_others(world: World, monkeypa
         return decide(room, command, fingerprint)
 
     monkeypatch.setattr(Accounts, "decide", faulty)
-    others = [debit(world, "d2"), debit(world, "bad"), debit(world, "d3")]
+    second = debit(world, "d2")
+    decided(world, 2)
+    others = [debit(world, "d3"), debit(world, "bad"), debit(world, "d4")]
     queued(world, 3)
     gate.opened.send()
-    answers = [thread.wait() for thread in (first, *others)]
-    assert isinstance(answers.pop(2), RuntimeError)
-    assert [answer["request_id"] for answer in answers] == debits(world) == ["d1", "d2", "d3"]
-    assert world.balance()["available"] == 700_000
+    answers = [thread.wait() for thread in (first, second, *others)]
+    assert isinstance(answers.pop(3), RuntimeError)
+    assert [answer["request_id"] for answer in answers] == debits(world) == ["d1", "d2", "d3", "d4"]
+    assert world.balance()["available"] == 600_000
 
 
 @pytest.mark.parametrize("question", ["select_rows", "select_stream", "select_known"])
@@ -127,6 +203,7 @@ def test_what_could_not_be_read_is_unavailable_and_leaves_nothing_wrong_in_memor
     world: World, monkeypatch: pytest.MonkeyPatch, question: str
 ) -> None:
     world.restart()
+    world.app.writer._wary = 2  # it looks before it decides
 
     def fail(*_: Any, **__: Any) -> Any:
         raise OperationalError("connection lost")
@@ -146,23 +223,27 @@ def test_past_a_bound_of_waiting_commands_a_caller_is_told_at_once(
     gate = Gate(monkeypatch)
     leader = debit(world, "d1")
     gate.reached.wait()
-    waiters = [debit(world, name) for name in ("d2", "d3")]
+    prepared = debit(world, "d2")
+    decided(world, 2)
+    waiters = [debit(world, name) for name in ("d3", "d4")]
     queued(world, 2)
-    assert isinstance(debit(world, "d4").wait(), Busy)
+    assert isinstance(debit(world, "d5").wait(), Busy)
     gate.opened.send()
-    for green in (leader, *waiters):
+    for green in (leader, prepared, *waiters):
         green.wait()
-    assert debits(world) == ["d1", "d2", "d3"]
-    assert world.do("debit", request_id="d4", **DEBIT)["replayed"] is False
+    assert debits(world) == ["d1", "d2", "d3", "d4"]
+    assert world.do("debit", request_id="d5", **DEBIT)["replayed"] is False
 
 
 def test_commands_that_share_a_commit_keep_their_own_traces(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    traces = iter(["trace-1", "trace-2", "trace-3"])
+    traces = iter(["trace-1", "trace-2", "trace-3", "trace-4"])
     monkeypatch.setattr(world.app.writer, "_trace", lambda: next(traces))
     gate = Gate(monkeypatch)
     callers = [debit(world, "d1")]
     gate.reached.wait()
-    callers += [debit(world, name) for name in ("d2", "d3")]
+    callers.append(debit(world, "d2"))
+    decided(world, 2)
+    callers += [debit(world, name) for name in ("d3", "d4")]
     queued(world, 2)
     gate.opened.send()
     for green in callers:
@@ -172,6 +253,7 @@ def test_commands_that_share_a_commit_keep_their_own_traces(world: World, monkey
         ("d1", "trace-1"),
         ("d2", "trace-2"),
         ("d3", "trace-3"),
+        ("d4", "trace-4"),
     ]
 
 
@@ -179,11 +261,14 @@ def test_what_waits_is_counted_through_kills_and_faults(world: World, monkeypatc
     gate = Gate(monkeypatch)
     leader = debit(world, "d1")
     gate.reached.wait()
-    callers = [debit(world, f"d{n}") for n in range(2, 8)]
+    callers = [debit(world, "d2")]
+    decided(world, 2)
+    callers += [debit(world, f"d{n}") for n in range(3, 9)]
     queued(world, 6)
     assert world.app.writer._waiting_count == 6
     callers[0].kill()
+    callers[1].kill()
     leader.kill()
-    for green in callers[1:]:
+    for green in callers[2:]:
         green.wait()
     assert world.app.writer._waiting_count == 0

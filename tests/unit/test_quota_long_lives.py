@@ -14,8 +14,8 @@ from services.quota.schemas import Balance, Statement, Sweep
 from shared.errors import UnknownAccount
 from shared.eventstore import log as log_module
 from shared.eventstore.log import EventLog
-from tests.unit.quota_world import OPERATOR, START, World
-from tests.unit.test_quota_properties import books, check_grants
+from tests.auditing import audit
+from tests.unit.quota_world import OPERATOR, START, World, books, catalogue_page
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_what_is_given_back_to_a_grant_that_was_used_up_can_be_spent_again(world
     world.do("reverse", debit="d", amount=400)
     world.do("reverse", debit="d", amount=600)
     assert world.do("debit", model="kimi-k2.5", usage={"input": 2})["draws"] == [["old", 1000], ["new", 1000]]
-    check_grants(world.app.accounts.account(f"{OPERATOR}/a1"))
+    audit(world.app, catalogue_page())
 
 
 # --- questions about long streams --------------------------------------------------------------------

@@ -1,182 +1,229 @@
-"""The ledger's invariants, after any sequence of commands."""
+"""The ledger's seven invariants, after any sequence of commands, each by its name; and a bug that breaks each.
+
+Hypothesis plays the clients of the simulation against the real application; the auditor judges. A sequence that
+breaks an invariant is made as short as it can be before it is shown.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from services.audit.replay.invariants import INVARIANTS
+from services.quota.domain import calls
 from services.quota.domain.account import Account
-from services.quota.schemas import Balances, Sweep
-from shared.contracts import quota as q
-from shared.eventstore.log import LoggedEvent
-from tests.unit.quota_world import OPERATOR, World
+from services.quota.domain.burndown import draw
+from services.quota.readmodel import BalanceProjection
+from services.quota.schemas import Sweep
+from shared.contracts.base import Rates
+from shared.contracts.quota import CREDIT
+from shared.eventstore.recorders import NewRow, SQLiteLogRecorder
+from tests.auditing import Auditor, InProcess, audit
+from tests.folders import brief_folder
+from tests.simulation import clients
+from tests.unit.quota_world import World, catalogue_page
+
+SOAK = int(os.environ.get("TOKENGRID_SOAK_SEEDS", "0"))
+EXAMPLES, STEPS = max(30, SOAK // 5), 30
+CANARY_EXAMPLES = 200
 
 
-# Few names, so that what one command makes another refers to; a name used up is a replay or a conflict.
-def hold(dice: Random) -> str:
-    return f"h{dice.randrange(6)}"
+class Commands(RuleBasedStateMachine):
+    """Two accounts to begin with, then whatever clients may ask, in any order, alone or in batches, with repeats."""
+
+    watched = frozenset(INVARIANTS)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = brief_folder()
+        self.world = World(Path(self.folder.name))
+        self.asked: list[dict[str, Any]] = []
+        self.client = InProcess(self.world.app, catalogue_page())
+        self.auditor = Auditor(self.client)
+        for account in ("a", "b"):
+            self.world.open(account, points=3_000_000, credit_limit=500_000)
+
+    def teardown(self) -> None:
+        try:
+            if self.watched == set(INVARIANTS):
+                audit(self.world.app, catalogue_page())
+        finally:
+            self.world.app.close()
+            self.folder.cleanup()
+
+    # -- what may happen ---------------------------------------------------------------------------
+    @rule(name=st.sampled_from(sorted(clients.WEIGHTS)), dice=st.randoms(use_true_random=False))
+    def one(self, name: str, dice: Random) -> None:
+        self.execute([self.command(dice, name)])
+
+    @rule(
+        names=st.lists(st.sampled_from(["debit", "grant", "reserve", "reverse", "settle"]), min_size=2, max_size=5),
+        dice=st.randoms(use_true_random=False),
+    )
+    def batch(self, names: list[str], dice: Random) -> None:
+        self.execute([self.command(dice, name) for name in names])
+
+    @precondition(lambda self: self.asked)
+    @rule(data=st.data())
+    def again(self, data: st.DataObject) -> None:
+        self.execute([data.draw(st.sampled_from(self.asked))])
+
+    @rule(seconds=st.sampled_from([1, 20, 60, 300]))
+    def time_passes(self, seconds: int) -> None:
+        self.world.clock.advance(seconds)
+
+    @rule()
+    def sweep(self) -> None:
+        self.client.follow()
+        self.world.app.sweep(Sweep())
+
+    def command(self, dice: Random, name: str) -> dict[str, Any]:
+        fields = clients.command(dice, self.asked, self.world.clock(), name)
+        self.asked.append({field: value for field, value in fields.items() if value is not None})
+        return self.asked[-1]
+
+    def execute(self, commands: list[dict[str, Any]]) -> None:
+        self.world.app.execute(commands)
+        self.auditor.read_on()
+
+    # -- what must be true -------------------------------------------------------------------------
+    def holds_true(self, name: str) -> None:
+        broken = self.auditor.broken(name) if name in self.watched else []
+        assert not broken, f"{name} ({INVARIANTS[name]}): {broken}"
+
+    @invariant()
+    def grants(self) -> None:
+        self.holds_true("grants")
+
+    @invariant()
+    def overdrawn(self) -> None:
+        self.holds_true("overdrawn")
+
+    @invariant()
+    def holds(self) -> None:
+        self.holds_true("holds")
+
+    @invariant()
+    def requests(self) -> None:
+        self.holds_true("requests")
+
+    @invariant()
+    def prices(self) -> None:
+        self.holds_true("prices")
+
+    @invariant()
+    def order(self) -> None:
+        self.holds_true("order")
+
+    @invariant()
+    def one_state(self) -> None:
+        if "one state" in self.watched:
+            self.auditor.read_on()
+            self.auditor.check_memory(self.world.app.accounts.accounts.items())
+            self.auditor.check_read_model()
+        self.holds_true("one state")
 
 
-def debit(dice: Random) -> str:
-    return f"d{dice.randrange(6)}"
+def play(seed: int, watched: frozenset[str] = Commands.watched, **chosen: Any) -> None:
+    """Let Hypothesis try; what it finds is raised."""
+    machine = hypothesis.seed(seed)(type("Commands", (Commands,), {"watched": watched}))
+    given = {"max_examples": EXAMPLES, "stateful_step_count": STEPS, "database": None, **chosen}
+    run_state_machine_as_test(machine, settings=settings(settings.get_profile("tokengrid"), **given))
 
 
-def usage(dice: Random) -> dict[str, int]:
-    classes = {"input": 2000, "cached_input": 1000, "output": 200}
-    return {name: dice.randrange(most) for name, most in classes.items() if dice.random() < 0.7}
+@pytest.mark.timeout(3600 if SOAK else 120)
+def test_the_seven_invariants_hold_after_any_commands(seed: int) -> None:
+    play(seed)
 
 
-def amount(dice: Random) -> int:
-    return dice.choice([1, dice.randrange(1, 10_000), dice.randrange(1, 3_000_000)])
+def test_every_invariant_is_checked_by_name() -> None:
+    checked = {name.replace("_", " ") for name in vars(Commands)}
+    assert set(INVARIANTS) <= checked
 
 
-def model(dice: Random) -> str:
-    return dice.choice(["kimi-k2.5", "deepseek-chat"])
+# --- canaries: for each invariant a bug that breaks it ----------------------------------------------
+def _reserved_points_are_not_set_aside(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Account, "_reserve", lambda *_: None)
 
 
-# Weight, command, and how its fields are made up.
-STEPS: list[tuple[int, str, Callable[[Random], dict[str, Any]]]] = [
-    (
-        4,
-        "grant",
-        lambda d: {
-            "request_id": f"g{d.randrange(6)}",
-            "amount": amount(d),
-            "source": "purchase",
-            "priority": d.randrange(3),
-            "scope": d.choice([{}, {"families": ["kimi"]}]),
-            "expires_at": d.choice([None, None, "2026-06-01T00:02:00Z", "2026-06-01T00:05:00Z"]),
-        },
-    ),
-    (
-        6,
-        "reserve",
-        lambda d: {"request_id": hold(d), "model": model(d), "amount": amount(d), "ttl_s": d.randint(1, 90)},
-    ),
-    (6, "reserve", lambda d: {"request_id": hold(d), "model": model(d), "max_usage": usage(d), "accept_partial": True}),
-    (4, "extend", lambda d: {"reservation": hold(d), "amount": amount(d)}),
-    (9, "settle", lambda d: {"reservation": hold(d), "usage": usage(d), "final": d.random() < 0.5}),
-    (3, "settle", lambda d: {"request_id": debit(d), "reservation": hold(d), "usage": usage(d)}),
-    (3, "release", lambda d: {"reservation": hold(d)}),
-    (
-        5,
-        "debit",
-        lambda d: {
-            "request_id": debit(d),
-            "model": model(d),
-            "usage": usage(d),
-            "on_insufficient": d.choice(["refuse", "overdraw"]),
-        },
-    ),
-    (5, "reverse", lambda d: {"debit": debit(d), "amount": d.choice([None, amount(d)])}),
-    (1, "void_grant", lambda d: {"grant": f"g{d.randrange(6)}"}),
-    (1, "set_credit_limit", lambda d: {"credit_limit": d.randrange(2_000_000)}),
-    (1, "suspend", lambda _: {}),
-    (3, "resume", lambda _: {}),
-    (4, "sweep", lambda d: {"seconds": d.randrange(30)}),
-]
+def _what_credit_covers_is_owed(patch: pytest.MonkeyPatch) -> None:
+    def without_credit(account: Account, *args: Any) -> Any:
+        draws, owed = draw(account, *args)
+        if not owed:
+            return draws, owed
+        return tuple(d for d in draws if d.grant != CREDIT), owed + sum(d.amount for d in draws if d.grant == CREDIT)
+
+    patch.setattr(calls, "draw", without_credit)
 
 
-def steps(dice: Random, count: int) -> Iterator[dict[str, Any]]:
-    for number, (_, command, fields) in enumerate(dice.choices(STEPS, [weight for weight, _, _ in STEPS], k=count)):
-        account = dice.choice(["a", "a", "b"])
-        yield {"command": command, "operator": OPERATOR, "account": account, "request_id": f"x{number}", **fields(dice)}
+def _a_hold_never_ends(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Account, "_end", lambda *_: None)
 
 
-def run(world: World, commands: Iterator[dict[str, Any]]) -> None:
-    for account in ("a", "b"):
-        world.open(account, points=1_000_000, credit_limit=500_000)
-    for one in commands:
-        if one["command"] == "sweep":
-            world.clock.advance(one["seconds"])
-            world.app.follow_quota([e._asdict() for e in world.app.log.read(world.app.projector.position(), 5000)])
-            world.app.sweep(Sweep())
-        else:
-            world.app.execute([one])
+def _keys_are_not_stored(patch: pytest.MonkeyPatch) -> None:
+    append = SQLiteLogRecorder.append_rows
+
+    def keyless(recorder: SQLiteLogRecorder, first: int, rows: Sequence[NewRow]) -> None:
+        append(recorder, first, [(*row[:4], None, row[5]) for row in rows])
+
+    patch.setattr(SQLiteLogRecorder, "append_rows", keyless)
 
 
-def check_grants(account: Account) -> None:
-    for grant in account.grants.values():
-        parts = (grant.available, grant.reserved, grant.debited - grant.reversed, grant.expired, grant.voided)
-        assert sum(parts) == grant.event.amount, (
-            "granted = available + reserved + debited - reversed + expired + voided"
-        )
-        assert min(*parts, grant.reversed) >= 0, "and none of them is negative"
-    held: dict[str, int] = {}
-    for hold in account.holds.values():
-        for name, amount in hold.remaining.items():
-            assert amount >= 0
-            held[name] = held.get(name, 0) + amount
-    reserved = {g.name: g.reserved for g in account.grants.values()} | {q.CREDIT: account.credit_reserved}
-    assert {n: a for n, a in held.items() if a} == {n: a for n, a in reserved.items() if a}, "held = reserved"
-    assert account.overdrawn >= 0
+def _a_price_is_off_by_one(patch: pytest.MonkeyPatch) -> None:
+    price = Rates.price
+    patch.setattr(Rates, "price", lambda rates, usage: price(rates, usage) + (usage.output > 0))
 
 
-def check_log(events: list[LoggedEvent]) -> None:
-    assert [e.position for e in events] == list(range(1, len(events) + 1))
-    versions: dict[str, int] = {}
-    keys: set[tuple[str, str]] = set()
-    ended: set[tuple[str, str]] = set()
-    for logged in events:
-        versions[logged.stream] = versions.get(logged.stream, 0) + 1
-        assert logged.version == versions[logged.stream]
-        event: Any = logged.event
-        if not event.request_id.startswith("expire/"):
-            assert (logged.stream, event.request_id) not in keys, "at most one effect per request"
-            keys.add((logged.stream, event.request_id))
-        if isinstance(event, q.TokensDebited):
-            assert event.amount == event.rates.price(event.usage)
-            assert event.amount == sum(d.amount for d in event.draws) + event.overdrawn
-        ends = isinstance(event, q.ReservationReleased) or (
-            isinstance(event, q.TokensDebited) and bool(event.reservation) and event.final
-        )
-        if ends:
-            assert (logged.stream, event.reservation) not in ended, "the second phase ends once"
-            ended.add((logged.stream, event.reservation))
+def _versions_are_counted_in_twos(patch: pytest.MonkeyPatch) -> None:
+    evolve = Account.evolve
+    evened = lambda account, version, event: evolve(account, version + version % 2, event)  # noqa: E731
+    patch.setattr(Account, "evolve", evened)
 
 
-@pytest.mark.parametrize("run_number", range(30))
-def test_the_books_balance_after_any_commands(tmp_path: Path, seed: int, run_number: int) -> None:
-    world = World(tmp_path)
-    run(world, steps(Random(seed + run_number), 150))
-    events = world.app.log.read(0, 5000)
-    check_log(events)
-    for name in ("a", "b"):
-        in_memory = world.app.accounts.account(f"{OPERATOR}/{name}")
-        check_grants(in_memory)
-        folded = Account()
-        for logged in world.app.log.stream(f"{OPERATOR}/{name}"):
-            folded.evolve(logged.version, logged.event)
-        assert books(folded) == books(in_memory), "state folded from events = state in memory"
-    world.app.follow_quota([e._asdict() for e in events[world.app.projector.position() :]])
-    for row in world.app.balances(Balances())["accounts"]:
-        account = world.app.accounts.account(f"{OPERATOR}/{row['account']}")
-        check_row(account, row)
-    world.app.close()
+def _the_read_model_forgets_what_is_freed(patch: pytest.MonkeyPatch) -> None:
+    apply = BalanceProjection.apply
+
+    def forgetful(self: BalanceProjection, connection: Any, page: Any) -> Any:
+        return apply(self, connection, [logged for logged in page if "Released" not in logged.topic])
+
+    patch.setattr(BalanceProjection, "apply", forgetful)
 
 
-def books(account: Account) -> Any:
-    grants = {g.name: (g.reserved, g.debited, g.reversed, g.expired, g.voided, g.void) for g in account.grants.values()}
-    holds = {name: (h.remaining, h.expires_at, h.expired) for name, h in account.holds.items()}
-    credit = (account.credit_limit, account.credit_reserved, account.credit_debited, account.overdrawn)
-    return account.version, account.status, grants, holds, credit, account.reversals
+CANARIES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "grants": _reserved_points_are_not_set_aside,
+    "overdrawn": _what_credit_covers_is_owed,
+    "holds": _a_hold_never_ends,
+    "requests": _keys_are_not_stored,
+    "prices": _a_price_is_off_by_one,
+    "order": _versions_are_counted_in_twos,
+    "one state": _the_read_model_forgets_what_is_freed,
+}
 
 
-def check_row(account: Account, row: dict[str, Any]) -> None:
-    assert (row["version"], row["status"], row["overdrawn"]) == (account.version, account.status, account.overdrawn)
-    for name, grant in account.grants.items():
-        assert row["grants"][name] == {
-            "granted": grant.event.amount,
-            "reserved": grant.reserved,
-            "debited": grant.debited,
-            "reversed": grant.reversed,
-            "expired": grant.expired,
-            "voided": grant.voided,
-        }
-    credit = row["grants"].get(q.CREDIT, {"reserved": 0, "debited": 0, "reversed": 0})
-    assert credit["reserved"] == account.credit_reserved
-    assert credit["debited"] - credit["reversed"] == account.credit_debited
+@pytest.mark.parametrize("name", CANARIES)
+def test_a_bug_that_breaks_an_invariant_is_found_by_its_name(seed: int, name: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        CANARIES[name](patch)
+        with pytest.raises(AssertionError, match=f"^{name} "):
+            play(seed, frozenset([name]), max_examples=CANARY_EXAMPLES, phases=[Phase.generate])
+
+
+@pytest.mark.skipif(not SOAK, reason="makes a sequence short for as long as that goes on: in `make soak`")
+@pytest.mark.timeout(600)
+def test_what_breaks_an_invariant_is_shown_as_short_as_it_can_be(seed: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        _a_price_is_off_by_one(patch)
+        with pytest.raises(AssertionError, match=r"^prices ") as found:
+            play(seed, frozenset(["prices"]), max_examples=CANARY_EXAMPLES, phases=[Phase.generate, Phase.shrink])
+    steps = re.findall(r"^state\.(\w+)\(.+\)$", str(found.value) + "\n".join(found.value.__notes__), re.M)
+    assert len(steps) == 1, "one command shows it"

@@ -6,7 +6,8 @@ import itertools
 import signal
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import tokengrid
 from shared.config import Settings
 from shared.errors import SetupFailed, TokengridError
 from shared.messaging.client import Client
-from tokengrid.bench import engine, peer
+from tokengrid.bench import calls, engine, peer
 from tokengrid.bench.load import Load
 from tokengrid.bench.measure import Measure, Progress, Row, Work, first_error, interleaved, percentile
 from tokengrid.servers import PostgreSQL, RabbitMQ, process
@@ -23,6 +24,8 @@ from tokengrid.servers import PostgreSQL, RabbitMQ, process
 VIA = "RabbitMQ"
 ROUNDS = 3
 IN_FLIGHT = 200  # of single calls
+LISTS = {1: 200, 50: 100, 1000: 12}  # calls in a round, by size; of others, four
+FIFTY = 50  # commands a call, of a caller who gathers some
 LISTS_IN_FLIGHT = 2  # so that a list is on its way while another is worked on
 PACED_S = 2.0
 START_DEADLINE_S = 60.0
@@ -42,7 +45,7 @@ def rows(server: PostgreSQL, folder: Path, progress: Progress) -> list[Row]:
         rabbitmq.start()
         ours, theirs = server.create_database("tokengrid_quota"), server.create_database("peer")
         engine.quota(Settings(database=ours), Settings(var=folder / "broker-catalog")).close()
-        peer.prepare(theirs)
+        peer.prepare(theirs, [calls.account(n) for n in range(calls.ACCOUNTS)])
         for name, argv in (
             ("quota", ["tokengrid.serve", "quota"]),
             (peer.NAME, ["tokengrid.bench.peer", rabbitmq.uri, theirs]),
@@ -62,6 +65,8 @@ def rows(server: PostgreSQL, folder: Path, progress: Progress) -> list[Row]:
             _await(mark, name, folder, Settings(broker=rabbitmq.uri))
         quota = closing.enter_context(Load(rabbitmq.uri, "quota"))
         stock = closing.enter_context(Load(rabbitmq.uri, peer.NAME))
+        progress(f"{VIA}: a debit of every account")
+        _warm(quota)
         return [*_rates(quota, stock, progress), *_latencies(quota, stock, progress)]
 
 
@@ -80,16 +85,24 @@ def _await(mark: process.Mark, name: str, folder: Path, settings: Settings) -> N
             raise SetupFailed(f"{name} did not start: {process.tail(folder / f'{name}.log')}")
 
 
-def _single_debits(numbers: Iterator[int], count: int) -> list[bytes]:
-    return Load.bodies([engine.debit(n, f"a{n % engine.ACCOUNTS:02d}") for n in itertools.islice(numbers, count)])
+def _debits(count: int) -> list[dict[str, Any]]:
+    return [calls.debit(n, of) for n, of in zip(itertools.islice(_NUMBERS, count), _WHOSE, strict=False)]
 
 
-def _row_updates(numbers: Iterator[int], count: int) -> list[bytes]:
-    fields = [engine.debit(n, f"a{n % engine.ACCOUNTS:02d}") for n in itertools.islice(numbers, count)]
-    return Load.bodies([{**each, "amount": 2_000_000} for each in fields])
+def _single_debits(count: int) -> list[bytes]:
+    return Load.bodies(_debits(count))
+
+
+def _row_updates(count: int) -> list[bytes]:
+    return Load.bodies([{**fields, "amount": 2_000_000} for fields in _debits(count)])
+
+
+def _lists(size: int, count: int) -> list[bytes]:
+    return engine.bodies(_NUMBERS, _WHOSE, size, count)
 
 
 _NUMBERS = itertools.count()
+_WHOSE = calls.uniform(calls.ACCOUNTS)
 
 
 def settle(quota: Load) -> None:
@@ -100,73 +113,93 @@ def settle(quota: Load) -> None:
 
     def caught_up() -> bool:
         quota.run("status", Load.bodies([{}]), 1)
-        return bool(quota.last["followed"]["quota"] >= quota.last["head"])
+        (status,) = quota.results()
+        return bool(status["followed"]["quota"] >= status["head"])
 
     if not process.wait_until(caught_up, SETTLE_DEADLINE_S):
         raise SetupFailed(f"quota's projection did not catch up within {SETTLE_DEADLINE_S:g} s")
 
 
+def _warm(quota: Load) -> None:
+    """A debit of every account: what is measured is a service at work, not one that has just started."""
+    accounts = iter(range(calls.ACCOUNTS))
+    lists = engine.bodies(_NUMBERS, accounts, engine.USUAL, calls.ACCOUNTS // engine.USUAL)
+    quota.run("execute", lists, LISTS_IN_FLIGHT)
+    _receipts(quota, calls.ACCOUNTS)
+
+
+def _receipts(load: Load, commands: int) -> None:
+    results = load.results()
+    for answers in results:
+        first_error(answers)
+    assert sum(len(answers) for answers in results) == commands
+
+
 def _rates(quota: Load, stock: Load, progress: Progress) -> list[Row]:
-    def calling(load: Load, method: str, bodies: Sequence[bytes], in_flight: int) -> Work:
-        settle(quota)
-        return lambda: load.run(method, bodies, in_flight)
-
-    measures = [
-        Measure(NOTHING, "calls/s", 1500, lambda: calling(stock, "nothing", _row_updates(_NUMBERS, 1500), IN_FLIGHT)),
-        Measure(ROW, "calls/s", 1000, lambda: calling(stock, "debit", _row_updates(_NUMBERS, 1000), IN_FLIGHT)),
-        Measure(
-            SINGLE,
-            "debits/s",
-            2000,
-            lambda: calling(quota, "debit", _single_debits(_NUMBERS, 2000), IN_FLIGHT),
-            (NOTHING, ROW),
-        ),
-    ]
-    for size in engine.BATCHES:
-        calls = 200 if size == 1 else max(3, 4000 // size)
-
-        def prepare(size: int = size, calls: int = calls) -> Work:
-            lists: list[dict[str, Any]] = [{"commands": engine.debits(_NUMBERS, size)} for _ in range(calls)]
-            bodies = Load.bodies(lists)
+    def single(name: str, load: Load, method: str, make: Callable[[int], list[bytes]], count: int) -> Measure:
+        def prepare() -> Work:
+            bodies = make(count)
             settle(quota)
+            return lambda: load.run(method, bodies, IN_FLIGHT)
 
-            def work() -> None:
-                quota.run("execute", bodies, LISTS_IN_FLIGHT)
-                first_error(quota.last)
+        def check(_given: object) -> None:
+            assert len(load.results()) == count
 
-            return work
+        unit, against = ("debits/s", (NOTHING, ROW)) if name == SINGLE else ("calls/s", ())
+        return Measure(name, unit, count, prepare, against, check)
 
-        name, inner = f"{VIA}: quota.execute, {size:,} a call", f"PostgreSQL: engine, {size:,} a batch"
-        measures.append(Measure(name, "debits/s", size * calls, prepare, (inner,)))
-    return interleaved(measures, ROUNDS, progress)
+    def lists(size: int) -> Measure:
+        count = LISTS.get(size, 4)
+
+        def prepare() -> Work:
+            bodies = _lists(size, count)
+            settle(quota)
+            return lambda: quota.run("execute", bodies, LISTS_IN_FLIGHT)
+
+        inner = f"PostgreSQL: engine, {size:,} a batch"
+        return Measure(
+            f"{VIA}: quota.execute, {size:,} a call",
+            "debits/s",
+            size * count,
+            prepare,
+            (inner,),
+            lambda _given: _receipts(quota, size * count),
+        )
+
+    measures = [single(*each, count) for each, count in zip(_singles(quota, stock), (1500, 1500, 5000), strict=True)]
+    return interleaved([*measures, *map(lists, engine.BATCHES)], ROUNDS, progress)
 
 
-def _latencies(quota: Load, stock: Load, progress: Progress) -> list[Row]:
-    """At half of what was just reached with all in flight, of the same number of calls."""
-    found = []
-    for name, load, method, make in (
+def _singles(quota: Load, stock: Load) -> Sequence[tuple[str, Load, str, Callable[[int], list[bytes]]]]:
+    return (
         (NOTHING, stock, "nothing", _row_updates),
         (ROW, stock, "debit", _row_updates),
         (SINGLE, quota, "debit", _single_debits),
-    ):
+    )
+
+
+def _latencies(quota: Load, stock: Load, progress: Progress) -> list[Row]:
+    """At half of what was just reached with all in flight."""
+    found = []
+    fifty = (f"{VIA}: quota.execute, {FIFTY} a call", quota, "execute", lambda count: _lists(FIFTY, count))
+    for name, load, method, make in (*_singles(quota, stock), fifty):
         progress(f"{name}: latency")
+        lists = method == "execute"
+        bodies = make(200 if lists else 1500)
+        settle(quota)
+        began = time.perf_counter()
+        load.run(method, bodies, LISTS_IN_FLIGHT if lists else IN_FLIGHT)
+        rate = len(bodies) / (time.perf_counter() - began) / 2
         medians, tails = [], []
-        (reached,) = interleaved(
-            [Measure(name, "", 1000, lambda m=method, load=load, make=make: _run(load, m, make))],  # type: ignore[misc]
-            1,
-            progress,
-        )
-        rate = reached.value / 2
         for _ in range(ROUNDS):
+            bodies = make(int(rate * PACED_S))
             settle(quota)
-            latencies = load.paced(method, make(_NUMBERS, int(rate * PACED_S)), rate)
+            latencies = load.paced(method, bodies, rate)
+            if lists:
+                _receipts(load, FIFTY * len(bodies))
+            assert len(load.results()) == len(bodies)
             medians.append(percentile(latencies, 0.5) * 1000)
             tails.append(percentile(latencies, 0.99) * 1000)
         found.append(Row(f"{name}: p50 at half load", statistics.median(medians), "ms"))
         found.append(Row(f"{name}: p99 at half load", statistics.median(tails), "ms"))
     return found
-
-
-def _run(load: Load, method: str, make: Any) -> Work:
-    bodies = make(_NUMBERS, 1000)
-    return lambda: load.run(method, bodies, IN_FLIGHT)

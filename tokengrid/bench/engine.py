@@ -4,98 +4,121 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 from typing import Any
+
+import sqlalchemy as sa
 
 from services.catalog.application import CatalogApplication
 from services.catalog.sample import sample_publication
 from services.quota.application import QuotaApplication
 from shared.clock import system_clock
 from shared.config import Settings
+from shared.eventstore.log import LoggedEvent
+from tokengrid.bench import calls
+from tokengrid.bench.calls import OPERATOR
+from tokengrid.bench.load import Load
 from tokengrid.bench.measure import Measure, Progress, Row, Work, first_error, interleaved
+from tokengrid.bench.serving import Answer, receipts, serve
 
-OPERATOR = "shanghai-telecom"
-MODEL = "kimi-k2.5"
-ACCOUNTS = 100
 BATCHES = (1, 50, 1000, 8192)
-SINGLES = 100  # commits in a round of batches of one
-LONG_LIFE = 10_000  # events of the account that is loaded
+USUAL = 1000  # commands a batch where nothing else is said
+FEW = 100  # accounts
+TURNS = {1: 200, 50: 40, 1000: 10}  # requests in a round; of others, four
+FIRST = 10**6  # key of a measure; smaller ones are the sample's
+LONG = 9_999_998  # the account that is loaded
+LONG_LIFE = 10_000  # its events
+BEHIND = 500  # of them after its snapshot, half of what there can be
 REPLAYED_MAX = 50_000
 
 
-def quota(settings: Settings, catalog_settings: Settings) -> QuotaApplication:
-    """A quota application with the sample catalogue and funded accounts."""
+def quota(settings: Settings, catalog_settings: Settings, accounts: int = calls.ACCOUNTS) -> QuotaApplication:
+    """A quota application with the sample catalogue and this many funded accounts."""
+    app = priced(settings, catalog_settings)
+    for start in range(0, accounts, USUAL):
+        first_error(app.execute(funded(range(start, min(start + USUAL, accounts)))))
+    return app
+
+
+def priced(settings: Settings, catalog_settings: Settings) -> QuotaApplication:
+    """A quota application with the sample catalogue, its log empty."""
     catalog = CatalogApplication(catalog_settings)
     catalog.publish(sample_publication(system_clock()))
     app = QuotaApplication(settings)
     app.follow_catalog([e._asdict() for e in catalog.log.read(0, settings.page_max)])
     catalog.close()
-    names = [*(f"a{n:02d}" for n in range(ACCOUNTS)), "long"]
-    whose = [{"operator": OPERATOR, "account": name} for name in names]
-    first_error(app.execute([{"command": "open_account", **who, "request_id": "open"} for who in whose]))
-    grant = {"command": "grant", "request_id": "grant", "amount": 10**14, "source": "purchase"}
-    first_error(app.execute([{**grant, **who} for who in whose]))
     return app
 
 
-def debit(number: int, account: str) -> dict[str, Any]:
-    """The fields of a debit; request ids are ordered by time, as we advise callers to make them."""
-    return {
-        "operator": OPERATOR,
-        "account": account,
-        "request_id": f"r{number:012d}",
-        "model": MODEL,
-        "usage": {"input": 1000, "output": 200},
-    }
+def funded(accounts: Sequence[int]) -> list[dict[str, Any]]:
+    """Commands that open these accounts and give them more points than any measure spends."""
+    whose = [{"operator": OPERATOR, "account": calls.account(n)} for n in accounts]
+    grant = {"command": "grant", "request_id": "grant", "amount": 10**14, "source": "purchase"}
+    return [{"command": "open_account", "request_id": "open", **who} for who in whose] + [
+        {**grant, **who} for who in whose
+    ]
 
 
-def debits(numbers: Iterator[int], count: int, accounts: int = ACCOUNTS) -> list[dict[str, Any]]:
-    """`count` fresh debit commands, taking turns over `accounts` accounts."""
-    return [{"command": "debit", **debit(n, f"a{n % accounts:02d}")} for n in itertools.islice(numbers, count)]
+def bodies(numbers: Iterator[int], whose: Iterator[int], size: int, count: int) -> list[bytes]:
+    """`count` requests of `size` debits, as they come from the broker."""
+    return Load.bodies([{"commands": calls.debits(numbers, whose, size)} for _ in range(count)])
 
 
-def pairs(numbers: Iterator[int], count: int) -> list[dict[str, Any]]:
-    """`count` calls with a hold: a reserve each, then a settle each."""
-    calls = debits(numbers, count)
-    reserves = []
-    settles = []
-    for call in calls:
-        name, usage = call["request_id"], call.pop("usage")
-        reserves.append({**call, "command": "reserve", "max_usage": {"input": 1000, "output": 4000}})
-        settle = {"command": "settle", "request_id": f"{name}s", "reservation": name, "usage": usage}
-        settles.append({"operator": call["operator"], "account": call["account"], **settle})
-    return reserves + settles
-
-
-def measures(app: QuotaApplication, store: str, batches: Sequence[int] = BATCHES) -> list[Measure]:
+def measures(
+    app: QuotaApplication, store: str, batches: Sequence[int] = BATCHES, accounts: int = calls.ACCOUNTS
+) -> list[Measure]:
     """What takes turns with the floor and the peers of the same store."""
-    numbers = itertools.count()
+    numbers = itertools.count(FIRST)
     floor, stock = f"{store}: floor, bare insert, 1,000 a commit", f"{store}: stock library, 1 a commit"
+    against = {1: (stock,), USUAL: (floor, stock, f"{store}: stock library, 1,000 a commit")}
 
-    def executing(lists: list[list[dict[str, Any]]]) -> Work:
-        def work() -> None:
-            for commands in lists:
-                first_error(app.execute(commands))
+    def measure(name: str, size: int, of: int, against: tuple[str, ...]) -> Measure:
+        count, whose = TURNS.get(size, 4), calls.uniform(of)
 
-        return work
+        def prepare() -> Work:
+            return serving(app, bodies(numbers, whose, size, count))
 
-    made = []
-    for size in batches:
-        times = SINGLES if size == 1 else max(1, 500 // size)
+        return Measure(name, "debits/s", size * count, prepare, against, looked_at(size * count))
 
-        def prepare(size: int = size, times: int = times) -> Work:
-            return executing([debits(numbers, size) for _ in range(times)])
+    made = [
+        measure(f"{store}: engine, {size:,} a batch", size, accounts, against.get(size, (floor,))) for size in batches
+    ]
+    usual = batches[-2]
+    reference = f"{store}: engine, {usual:,} a batch"
+    few = min(FEW, accounts)
+    made.append(measure(f"{reference}, {few} accounts", usual, few, (reference,)))
+    made.append(measure(f"{reference}, one hot account", usual, 1, (reference,)))
+    whose = calls.uniform(accounts)
 
-        against = {1: (stock,), 1000: (floor, stock)}.get(size, (floor,))
-        made.append(Measure(f"{store}: engine, {size:,} a batch", "debits/s", size * times, prepare, against))
-    size = batches[-2]
-    reference = f"{store}: engine, {size:,} a batch"
-    hot = f"{store}: engine, {size:,} a batch, one hot account"
-    made.append(Measure(hot, "debits/s", size, lambda: executing([debits(numbers, size, 1)]), (reference,)))
-    both = f"{store}: engine, reserve and settle, {size:,} a batch"
-    made.append(Measure(both, "calls/s", size // 2, lambda: executing([pairs(numbers, size // 2)]), (reference,)))
+    def paired() -> Work:
+        return serving(app, Load.bodies([{"commands": calls.pairs(numbers, whose, usual // 2)} for _ in range(4)]))
+
+    both = f"{store}: engine, reserve and settle, {usual:,} a batch"
+    count = 4 * (usual // 2)
+    made.append(Measure(both, "calls/s", count, paired, (reference,), looked_at(2 * count)))
     return made
+
+
+def serving(app: QuotaApplication, requests: list[bytes]) -> Work:
+    """All of them served; gives the answers, undecoded."""
+
+    def work() -> list[Answer]:
+        answers: list[Answer] = []
+        serve(app, requests, lambda _seconds, answer: answers.append(answer))
+        return answers
+
+    return work
+
+
+def looked_at(commands: int) -> Callable[[list[Answer]], None]:
+    """When the clock has stopped: every command has its receipt. Raises AssertionError with what is none."""
+
+    def check(answers: list[Answer]) -> None:
+        found = sum(receipts(answer) for answer in answers)
+        assert found == commands, f"{found} receipts for {commands} commands"
+
+    return check
 
 
 def after(app: QuotaApplication, store: str, rounds: int, progress: Progress, long_life: int = LONG_LIFE) -> list[Row]:
@@ -115,13 +138,38 @@ def after(app: QuotaApplication, store: str, rounds: int, progress: Progress, lo
         [Measure(f"{store}: replay of the log", "events/s", count, lambda: replay, (reference,))], rounds, progress
     )
     progress(f"{store}: an account with {long_life:,} events")
-    for start in range(0, long_life, 5000):
-        life = range(start, min(start + 5000, long_life))
-        first_error(app.execute([{"command": "debit", **debit(n, "long")} for n in life]))
+    first_error(app.execute(funded([LONG])))
+    debits = calls.debits(itertools.count(10**9), itertools.repeat(LONG), long_life - 2)
+    behind = min(BEHIND, len(debits) // 2)
+    for start in range(0, len(debits) - behind, USUAL):
+        first_error(app.execute(debits[start : min(start + USUAL, len(debits) - behind)]))
+    app.take_snapshots()
+    first_error(app.execute(debits[-behind:]))
+    name = f"{store}: load an account with {long_life:,} events"
+    from_snapshot = _loaded(app, rounds)
+    with app.engine.begin() as connection:
+        connection.execute(sa.text("DELETE FROM snapshots"))
+    rows.append(Row(name, _loaded(app, rounds), "ms"))
+    if long_life >= app.settings.snapshot_every:  # else there is none
+        rows.append(Row(f"{name}, {behind} of them after its snapshot", from_snapshot, "ms", None, name))
+    return rows
+
+
+def _loaded(app: QuotaApplication, rounds: int) -> float:
+    """Milliseconds until the account with the long life is in memory, the median."""
     taken = []
     for _ in range(rounds):
-        app.accounts.forget({f"{OPERATOR}/long"})
+        app.accounts.forget({calls.stream(LONG)})
         began = time.perf_counter()
-        app.accounts.account(f"{OPERATOR}/long")
+        app.accounts.account(calls.stream(LONG))
         taken.append((time.perf_counter() - began) * 1000)
-    return [*rows, Row(f"{store}: load an account with {long_life:,} events", median(taken), "ms")]
+    return median(taken)
+
+
+def sample(app: QuotaApplication, accounts: int = calls.ACCOUNTS) -> list[LoggedEvent]:
+    """Rows as our engine writes them, for the floor: as many as a round of the usual batch."""
+    count = USUAL * TURNS[USUAL]
+    numbers, whose = itertools.count(), calls.uniform(accounts)
+    for _ in range(TURNS[USUAL]):
+        first_error(app.execute(calls.debits(numbers, whose, USUAL)))
+    return app.log.read(app.log.head() - count, count)

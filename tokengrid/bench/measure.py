@@ -13,20 +13,26 @@ Progress = Callable[[str], None]
 
 
 class Row(NamedTuple):
-    """One line of the table. `ratio` is value / the value of the row named `against`, of the same run."""
+    """One line of the table. `ratio` is value / the value of the row named `against`, of the same run.
+
+    `goal`: what we promise ourselves, in words, and whether it was `met` in this run; None where there is none.
+    """
 
     name: str
     value: float
     unit: str
     ratio: float | None = None
     against: str | None = None
+    goal: str | None = None
+    met: bool | None = None
 
 
 @dataclass(frozen=True)
 class Measure:
     """`prepare` makes the work of one round, `count` units of it; only the work is timed.
 
-    `against`: the rows it is compared with; each gives a row of the table.
+    `against`: the rows it is compared with; each gives a row of the table. `check` looks at what the work gave,
+    when the clock has stopped.
     """
 
     name: str
@@ -34,6 +40,7 @@ class Measure:
     count: int
     prepare: Callable[[], Work]
     against: tuple[str, ...] = ()
+    check: Callable[[Any], None] = lambda _given: None
 
 
 def interleaved(measures: Sequence[Measure], rounds: int, progress: Progress) -> list[Row]:
@@ -47,8 +54,9 @@ def interleaved(measures: Sequence[Measure], rounds: int, progress: Progress) ->
             progress(f"{each.name} ({number} of {rounds})")
             work = each.prepare()
             start = time.perf_counter()
-            work()
+            given = work()
             rates[each.name].append(each.count / (time.perf_counter() - start))
+            each.check(given)
     return [
         Row(each.name, statistics.median(rates[each.name]), each.unit, None, against)
         for each in measures

@@ -7,6 +7,7 @@ cooperatively, as in our own services; without that it would be slower.
 import shared.messaging.patch  # isort: skip  # noqa: F401 - before anything else that does I/O
 
 import sys
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 from nameko.cli.run import run
@@ -15,7 +16,7 @@ from nameko.rpc import rpc
 
 NAME = "peer"
 TABLE = "CREATE TABLE IF NOT EXISTS balances (account text PRIMARY KEY, amount bigint NOT NULL)"
-FILL = "INSERT INTO balances SELECT 'a' || lpad(n::text, 2, '0'), 100000000000000 FROM generate_series(0, 99) n"
+FILL = sa.text("INSERT INTO balances SELECT unnest(CAST(:accounts AS text[])), 100000000000000")
 DEBIT = sa.text("UPDATE balances SET amount = amount - :amount WHERE account = :account AND amount >= :amount")
 
 
@@ -45,12 +46,12 @@ class Peer:
             return bool(connection.execute(DEBIT, {"account": account, "amount": amount}).rowcount)
 
 
-def prepare(url: str) -> None:
-    """The table and its accounts, in an empty database."""
+def prepare(url: str, accounts: Sequence[str]) -> None:
+    """The table and these accounts with a balance, in an empty database."""
     engine = sa.create_engine(url)
     with engine.begin() as connection:
         connection.execute(sa.text(TABLE))
-        connection.execute(sa.text(FILL))
+        connection.execute(FILL, {"accounts": list(accounts)})
     engine.dispose()
 
 

@@ -15,13 +15,16 @@ from shared.config import Settings
 from shared.eventstore.database import engine as new_engine
 from shared.eventstore.database import migrate
 from shared.eventstore.log import LoggedEvent
-from tokengrid.bench import engine, stock
+from shared.eventstore.recorders import COLUMNS
+from tokengrid.bench import calls, engine, stock
 from tokengrid.bench.measure import Measure, Progress, Row, Work, first_error, interleaved
 from tokengrid.servers import PostgreSQL
 
 STORE = "PostgreSQL"
 ROUNDS = 7
 WEIGHED = 20  # batches of 1,000 over which bytes are counted
+COPY = f"COPY events ({COLUMNS}) FROM STDIN (FORMAT BINARY)".encode()
+COPY_HEADER, COPY_END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 
 
 def rows(server: PostgreSQL, folder: Path, progress: Progress) -> list[Row]:
@@ -30,8 +33,7 @@ def rows(server: PostgreSQL, folder: Path, progress: Progress) -> list[Row]:
         settings = Settings(database=server.create_database("engine"))
         app = engine.quota(settings, Settings(var=folder / "catalog"))
         closing.callback(app.close)
-        app.execute(engine.debits(itertools.count(10**9), 1000))
-        sample = app.log.read(app.log.head() - 1000, 1000)
+        sample = engine.sample(app)
         library = stock.application(_stock_environment(server.create_database("stock")))
         closing.callback(library.close)
         connection = _floor(server.create_database("floor"))
@@ -65,17 +67,16 @@ def floor(connection: psycopg.Connection[tuple[object, ...]], sample: Sequence[L
     numbers = itertools.count(1)
 
     def prepare() -> Work:
-        packed = (
-            b"PGCOPY\n\xff\r\n\0" + bytes(8) + b"".join(_packed(n, e) for n, e in zip(numbers, sample, strict=False))
-        )
+        rows = list(zip(numbers, sample, strict=False))
+        parts = [
+            COPY_HEADER + b"".join(_packed(n, e) for n, e in rows[start : start + engine.USUAL]) + COPY_END
+            for start in range(0, len(rows), engine.USUAL)
+        ]
 
         def work() -> None:
-            with (
-                connection.transaction(),
-                connection.cursor() as cursor,
-                cursor.copy("COPY events FROM STDIN (FORMAT BINARY)") as copy,
-            ):
-                copy.write(packed + b"\xff\xff")
+            for part in parts:
+                with connection.transaction(), connection.cursor() as cursor, cursor.copy(COPY) as copy:
+                    copy.write(part)
 
         return work
 
@@ -85,7 +86,7 @@ def floor(connection: psycopg.Connection[tuple[object, ...]], sample: Sequence[L
 def _packed(number: int, event: LoggedEvent) -> bytes:
     """One row in PostgreSQL's binary COPY format: the number of columns, then each with its length."""
     whole = struct.pack("!iq", 8, number)
-    texts = (event.stream, event.topic, event.state, f"r{number:012d}\t{event.stream}")
+    texts = (event.stream, event.topic, event.state, f"{calls.ordered_key(number)}\t{event.stream}")
     stream, topic, state, key = (struct.pack("!i", len(raw)) + raw for raw in (text.encode() for text in texts))
     return b"".join((struct.pack("!h", 7), whole, stream, whole, topic, state, key, struct.pack("!i", -1)))
 
@@ -94,7 +95,7 @@ def weights(server: PostgreSQL, folder: Path, progress: Progress) -> list[Row]:
     """Bytes a debit takes on disk and in the write-ahead log, at 1,000 a batch, on a table that is empty before."""
     progress(f"{STORE}: bytes of a debit")
     app = engine.quota(Settings(database=server.create_database("weighed")), Settings(var=folder / "weighed-catalog"))
-    numbers = itertools.count()
+    numbers, whose = itertools.count(), calls.uniform(calls.ACCOUNTS)
     with app.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
 
         def ask(question: str) -> int:
@@ -103,7 +104,7 @@ def weights(server: PostgreSQL, folder: Path, progress: Progress) -> list[Row]:
         table, wal = "SELECT pg_total_relation_size('events')", "SELECT pg_current_wal_lsn() - '0/0'::pg_lsn"
         before = ask(table), ask(wal)
         for _ in range(WEIGHED):
-            first_error(app.execute(engine.debits(numbers, 1000)))
+            first_error(app.execute(calls.debits(numbers, whose, 1000)))
         after = ask(table), ask(wal)
     app.close()
     debits = WEIGHED * 1000

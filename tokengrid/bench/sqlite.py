@@ -12,11 +12,13 @@ from shared.config import Settings
 from shared.eventstore.database import engine as new_engine
 from shared.eventstore.database import migrate
 from shared.eventstore.log import LoggedEvent
-from tokengrid.bench import engine, stock
+from shared.eventstore.recorders import COLUMNS
+from tokengrid.bench import calls, engine, stock
 from tokengrid.bench.measure import Measure, Progress, Row, Work, interleaved
 
 STORE = "SQLite"
 ROUNDS = 5
+INSERT = f"INSERT INTO events ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
 def rows(
@@ -26,21 +28,25 @@ def rows(
     rounds: int = ROUNDS,
     batches: Sequence[int] = engine.BATCHES,
     long_life: int = engine.LONG_LIFE,
+    accounts: int = calls.ACCOUNTS,
 ) -> list[Row]:
     """All rows; `folder` is used for the files and must be empty."""
     with ExitStack() as closing:
         settings = Settings(var=folder / "engine")
-        app = engine.quota(settings, settings)
+        app = engine.quota(settings, settings, accounts)
         closing.callback(app.close)
-        app.execute(engine.debits(itertools.count(10**9), 1000))
-        sample = app.log.read(app.log.head() - 1000, 1000)
+        sample = engine.sample(app, accounts)
         library = stock.application(
             {"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": str(folder / "stock.db")}
         )
         closing.callback(library.close)
         connection = _floor(folder / "floor.db")
         closing.callback(connection.close)
-        measures = [floor(connection, sample), *stock.measures(library, STORE), *engine.measures(app, STORE, batches)]
+        measures = [
+            floor(connection, sample),
+            *stock.measures(library, STORE),
+            *engine.measures(app, STORE, batches, accounts),
+        ]
         stored = sum(len(e.state) for e in sample) / len(sample)
         return [
             *interleaved(measures, rounds, progress),
@@ -64,15 +70,16 @@ def floor(connection: sqlite3.Connection, sample: Sequence[LoggedEvent]) -> Meas
     numbers = itertools.count(1)
 
     def prepare() -> Work:
-        batch = [
-            (n, e.stream, n, e.topic, e.state.encode(), f"r{n:012d}\t{e.stream}", None)
+        rows = [
+            (n, e.stream, n, e.topic, e.state.encode(), f"{calls.ordered_key(n)}\t{e.stream}", None)
             for n, e in zip(numbers, sample, strict=False)
         ]
 
         def work() -> None:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", batch)
-            connection.execute("COMMIT")
+            for start in range(0, len(rows), engine.USUAL):
+                connection.execute("BEGIN IMMEDIATE")
+                connection.executemany(INSERT, rows[start : start + engine.USUAL])
+                connection.execute("COMMIT")
 
         return work
 

@@ -8,7 +8,7 @@ from typing import Any
 from eventsourcing.application import Application
 from eventsourcing.domain import Aggregate, event
 
-from tokengrid.bench.engine import MODEL
+from tokengrid.bench.calls import MODEL
 from tokengrid.bench.measure import Measure, Work
 
 SINGLES = 100

@@ -29,6 +29,14 @@ PAGE = 1000
 Sources = Annotated[
     str, typer.Option(help="Where the points come from: purchase, plan, trial, bundle, promotion or adjustment.")
 ]
+KnownAt = Annotated[
+    str | None, typer.Option(help="As of when it was recorded: an instant (ISO 8601 with zone); default: now.")
+]
+After = Annotated[int, typer.Option(min=0, help="Behind this version of the account.")]
+Before = Annotated[int | None, typer.Option(min=1, help="Before this version of the account.", show_default=False)]
+Since = Annotated[str | None, typer.Option(help="Happened then or later (ISO 8601 with zone).", show_default=False)]
+Until = Annotated[str | None, typer.Option(help="Happened before then (ISO 8601 with zone).", show_default=False)]
+NewestFirst = Annotated[bool, typer.Option("--newest-first", help="Begin with what was recorded last.")]
 
 
 @app.command(name="open")
@@ -104,14 +112,17 @@ def _command(against: Against, var: Any, json: bool, method: str, done: str, **f
 def balance(
     operator: Operator,
     account: Account,
-    at: Annotated[str | None, typer.Option(help="Judge expiry at this instant (ISO 8601, zone); default: now.")] = None,
+    at: Annotated[
+        str | None, typer.Option(help="As of when it happened: an instant (ISO 8601 with zone); default: now.")
+    ] = None,
+    known_at: KnownAt = None,
     against: Where = Against.demo,
     var: Var = VAR,
     json: AsJson = False,
 ) -> None:
-    """What an account has, and what became of every grant."""
+    """What an account has, and what became of every grant; now, or as of a past instant."""
     with asking(against, var) as ask:
-        found = ask("quota", "balance", operator=operator, account=account, at=at)
+        found = ask("quota", "balance", operator=operator, account=account, at=at, known_at=known_at)
     if json:
         print_json(found)
         return
@@ -138,14 +149,20 @@ def balance(
 def statement(
     operator: Operator,
     account: Account,
-    after: Annotated[int, typer.Option(min=0, help="Behind this version of the account.")] = 0,
+    after: After = 0,
+    before: Before = None,
+    since: Since = None,
+    until: Until = None,
+    known_at: KnownAt = None,
+    newest_first: NewestFirst = False,
     limit: Annotated[int, typer.Option(min=1, help="Events at most.")] = 100,
     against: Where = Against.demo,
     var: Var = VAR,
     json: AsJson = False,
 ) -> None:
-    """Everything that happened to an account, oldest first."""
-    events = _events(operator, account, after, limit, against, var)
+    """Everything that happened to an account, by version."""
+    bounds = _bounds(after, before, since, until, known_at, newest_first)
+    events = _events(operator, account, bounds, limit, against, var)
     if json:
         print_json(events)
         return
@@ -171,14 +188,20 @@ def statement(
 def debits(
     operator: Operator,
     account: Account,
-    after: Annotated[int, typer.Option(min=0, help="Behind this version of the account.")] = 0,
+    after: After = 0,
+    before: Before = None,
+    since: Since = None,
+    until: Until = None,
+    known_at: KnownAt = None,
+    newest_first: NewestFirst = False,
     limit: Annotated[int, typer.Option(min=1, help="Debits at most.")] = 100,
     against: Where = Against.demo,
     var: Var = VAR,
     json: AsJson = False,
 ) -> None:
-    """What an account's calls used and cost, oldest first."""
-    events = _events(operator, account, after, limit, against, var, kind="TokensDebited")
+    """What an account's calls used and cost, by version."""
+    bounds = _bounds(after, before, since, until, known_at, newest_first)
+    events = _events(operator, account, bounds, limit, against, var, kind="TokensDebited")
     if json:
         print_json(events)
         return
@@ -203,17 +226,37 @@ def debits(
     )
 
 
+def _bounds(
+    after: int, before: int | None, since: str | None, until: str | None, known_at: str | None, newest_first: bool
+) -> dict[str, Any]:
+    return {
+        "after": after,
+        "before": before,
+        "since": since,
+        "until": until,
+        "known_at": known_at,
+        "newest_first": newest_first,
+    }
+
+
 def _events(
-    operator: str, account: str, after: int, limit: int, against: Against, var: Any, kind: str | None = None
+    operator: str,
+    account: str,
+    bounds: dict[str, Any],
+    limit: int,
+    against: Against,
+    var: Any,
+    kind: str | None = None,
 ) -> list[dict[str, Any]]:
-    """At most `limit` events of an account, of one kind if it is named."""
+    """At most `limit` events of an account within bounds, of one kind if it is named."""
     found: list[dict[str, Any]] = []
+    cursor = "before" if bounds["newest_first"] else "after"
+    wanted = min(PAGE, limit) if kind is None else PAGE
     with asking(against, var) as ask:
         more = True
         while more and len(found) < limit:
-            wanted = min(PAGE, limit) if kind is None else PAGE
-            page = ask("quota", "statement", operator=operator, account=account, after=after, limit=wanted)
+            page = ask("quota", "statement", operator=operator, account=account, limit=wanted, **bounds)
             found += [event for event in page["events"] if kind in (None, event["kind"])]
             more = page["more"]
-            after = page["events"][-1]["version"] if page["events"] else after
+            bounds[cursor] = page["next"]
     return found[:limit]

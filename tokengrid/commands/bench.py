@@ -20,6 +20,11 @@ def bench(
             show_default=False,
         ),
     ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Growth as well: logs of 10 million events; a quarter of an hour.")
+    ] = False,
 ) -> None:
     """Measure the stores, the ledger and the way through the broker beside their floors and peers."""
-    typer.echo(f"figures in {run(var, console, store)}")
+    if full and store is Store.SQLITE:
+        raise typer.BadParameter("growth is measured on PostgreSQL", param_hint="--full")
+    typer.echo(f"figures in {run(var, console, store, full=full)}")

@@ -35,6 +35,7 @@ def events(
         int | None, typer.Option(min=0, help="Behind this position; default: the last of them.", show_default=False)
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Events at most.")] = 20,
+    shard: Annotated[int, typer.Option(min=0, max=1023, help="Of quota's shards, which one's log.")] = 0,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
     against: Where = Against.demo,
     var: Var = VAR,
@@ -42,10 +43,11 @@ def events(
 ) -> None:
     """Read a service's event log: the last events, or those behind a position."""
     with asking(against, var) as ask:
-        position = max(0, ask(service.value, "head") - limit) if after is None else after
+        position = max(0, ask(service.value, "head", shard=shard) - limit) if after is None else after
         left = limit
         while left > 0 or follow:
-            page = ask(service.value, "events", after=position, limit=PAGE if follow else min(PAGE, left))["events"]
+            count = PAGE if follow else min(PAGE, left)
+            page = ask(service.value, "events", after=position, limit=count, shard=shard)["events"]
             for fields in page:
                 typer.echo(_as_json(fields) if json else line(LoggedEvent(**fields)))
             left -= len(page)

@@ -20,12 +20,22 @@ def up(
         list[str] | None,
         typer.Option("--replicas", help="Processes of a service, such as quota=3; repeatable.", metavar="SERVICE=N"),
     ] = None,
+    shards: Annotated[
+        int | None,
+        typer.Option(
+            "--shards",
+            min=1,
+            max=shape.SHARDS_MAX,
+            help="Shards of quota, each with a log and a database of its own; fixed for good at the first start.",
+            show_default=False,
+        ),
+    ] = None,
     var: Var = VAR,
     json: AsJson = False,
 ) -> None:
     """Start RabbitMQ, PostgreSQL and every service as processes of their own, and wait until all answer."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # so that what this call started is stopped again
-    rows = shape.up(var, _counts(replicas or []), (lambda _line: None) if json else typer.echo)
+    rows = shape.up(var, _counts(replicas or []), (lambda _line: None) if json else typer.echo, shards=shards)
     _show(rows, json)
 
 

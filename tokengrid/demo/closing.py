@@ -5,7 +5,8 @@ billing department would. It must not know how a bill is made up.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import msgspec
@@ -29,18 +30,19 @@ class Books(NamedTuple):
 
 
 def issue_bills(
-    client: Client, operators: Iterable[str], period: str, position: int, tick: Callable[[int], None]
+    client: Client, operators: Iterable[str], period: str, cut_offs: Sequence[int], tick: Callable[[int], None]
 ) -> int:
-    """Issue all bills of a period as of quota's `position`, page by page; how many were issued."""
+    """Issue all bills of a period as of `cut_offs`, positions of quota's logs by shard, page by page; how many."""
     issued = 0
-    for operator in operators:
+    for operator, (shard, cut_off) in product(operators, enumerate(cut_offs)):
         while True:
             answer = client.call(
                 "billing",
                 "issue_bills",
                 operator=operator,
                 period=period,
-                quota_position=position,
+                quota_shard=shard,
+                quota_position=cut_off,
                 limit=BILLS_PAGE,
                 deadline_s=DEADLINE_S,
                 retries=RETRIES,
@@ -54,12 +56,17 @@ def issue_bills(
     return issued
 
 
-def settle_period(client: Client, period: str, position: int, tick: Callable[[int], None]) -> int:
+def settle_period(client: Client, period: str, cut_offs: Sequence[int], tick: Callable[[int], None]) -> int:
     """Issue the statements between all pairs of operators; how many were issued."""
     issued: int = 0
     while True:
         answer = client.call(
-            "billing", "settle_period", period=period, quota_position=position, deadline_s=DEADLINE_S, retries=RETRIES
+            "billing",
+            "settle_period",
+            period=period,
+            quota_positions=list(cut_offs),
+            deadline_s=DEADLINE_S,
+            retries=RETRIES,
         )
         issued += answer["issued"]
         tick(issued)
@@ -69,8 +76,9 @@ def settle_period(client: Client, period: str, position: int, tick: Callable[[in
             raise TokengridError(f"Billing leaves {answer['remaining']} statements unissued.")
 
 
-def follow_quota(client: Client, tick: Callable[[int, int], None]) -> int:
-    """Wait till billing has followed quota to its head; that position is the month's cut-off."""
+def follow_quota(client: Client, tick: Callable[[int, int], None]) -> list[int]:
+    """Wait till billing has followed quota's logs to their heads; those positions, by shard, are the month's
+    cut-offs."""
     return await_followed(client, "billing", "quota", tick)
 
 

@@ -12,6 +12,7 @@ import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import eventlet
 import msgspec
@@ -20,6 +21,7 @@ from shared.contracts.base import Command
 from shared.errors import Unavailable
 from shared.messaging.client import Client
 from tokengrid.demo.life import Answer, Ask, End, due_at, life
+from tokengrid.demo.market import heads
 from tokengrid.demo.traffic import Planned
 
 OnEnd = Callable[[Planned, End], None]
@@ -73,20 +75,24 @@ def execute(client: Client, service: str, commands: Sequence[Command]) -> list[A
     return answers
 
 
-def await_followed(client: Client, service: str, upstream: str, tick: Callable[[int, int], None] | None = None) -> int:
-    """Wait until a service has followed another's log to the head it has now; that position.
+def await_followed(
+    client: Client, service: str, upstream: str, tick: Callable[[int, int], None] | None = None
+) -> list[int]:
+    """Wait until a service has followed another's logs to the heads they have now; those positions, by shard.
 
-    Raises Unavailable when nothing moves any more for FOLLOW_WAIT_S. `tick(position, head)` is called meanwhile.
+    Raises Unavailable when nothing moves any more for FOLLOW_WAIT_S. `tick(events, of events)` is called meanwhile.
     """
-    head = int(client.call(upstream, "head", retries=RETRIES))
+    ends = list(heads(client, upstream).values())
+    head = sum(ends)
     reached, waited_s, confirmed = -1, 0.0, 0
     while True:
-        position = int(client.call(service, "status", retries=RETRIES)["followed"][upstream])
+        positions = _followed(client.call(service, "status", retries=RETRIES), service, upstream)
+        position = sum(map(min, positions, ends))
         if tick is not None:
-            tick(min(position, head), head)
+            tick(position, head)
         confirmed = confirmed + 1 if position >= head else 0
         if confirmed == REPLICAS_ASKED:
-            return head
+            return ends
         if confirmed:
             continue
         waited_s = 0.0 if position > reached else waited_s + POLL_S
@@ -94,6 +100,16 @@ def await_followed(client: Client, service: str, upstream: str, tick: Callable[[
         if waited_s > FOLLOW_WAIT_S:
             raise Unavailable(f"{service} does not follow {upstream}: it stands at {position} of {head}.")
         eventlet.sleep(POLL_S)
+
+
+def _followed(status: dict[str, Any], service: str, upstream: str) -> list[int]:
+    """How far a service says that it has followed another's logs, by shard."""
+    if upstream != "quota":
+        return [status["followed"][upstream]]
+    if service == "quota":
+        return [shard["followed"]["quota"] for shard in status["shards"]]
+    positions: list[int] = status["followed"]["quota_shards"]
+    return positions
 
 
 class Sweeper:

@@ -30,15 +30,23 @@ class Shop(NamedTuple):
     offers: dict[str, tuple[Offer, ...]]
 
 
-def log_of(client: Client, service: str, after: int = 0) -> Iterator[LoggedEvent]:
-    """A service's events behind position `after`, page by page, up to its head."""
+def log_of(client: Client, service: str, shard: int = 0) -> Iterator[LoggedEvent]:
+    """A service's events, page by page, up to its log's head; of several shards, those of one."""
+    after = 0
     while True:
-        answer = client.call(service, "events", after=after, limit=PAGE, retries=3)
+        answer = client.call(service, "events", after=after, limit=PAGE, shard=shard, retries=3)
         for fields in answer["events"]:
             yield LoggedEvent(**fields)
         if not answer["events"]:
             return
         after = answer["events"][-1]["position"]
+
+
+def heads(client: Client, service: str) -> dict[str, int]:
+    """The heads of a service's logs, by their names: one, or quota's by shard."""
+    if service != "quota":
+        return {service: int(client.call(service, "head", retries=3))}
+    return {shard["log"]: int(shard["head"]) for shard in client.call("quota", "status", retries=3)["shards"]}
 
 
 def read_catalogue(client: Client) -> CatalogueView:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
@@ -28,7 +29,7 @@ from shared.messaging.client import Client
 from tokengrid.demo import closing
 from tokengrid.demo.figures import Figures, billed, rss_mb_max
 from tokengrid.demo.gateway import RETRIES, Gateway, Sweeper, await_followed, execute
-from tokengrid.demo.market import log_of, read_catalogue, shops
+from tokengrid.demo.market import heads, log_of, read_catalogue, shops
 from tokengrid.demo.screen import Screen
 from tokengrid.demo.subscribers import Subscriber, subscribers
 from tokengrid.demo.traffic import Traffic
@@ -82,7 +83,7 @@ def run(options: Options, screen: Screen) -> Outcome:
         calls = _calls(options, source)
         offset = FILE_START if source is not None else timedelta()
         figures = chapters.replay(people, calls, start + offset)
-        position = chapters.close()
+        cut_offs = chapters.close()
         accounts = {(one.operator, one.account) for one in people}
         books = closing.read_books(client, accounts, options.period)
         digest, events = chapters.read_logs(accounts)
@@ -100,7 +101,7 @@ def run(options: Options, screen: Screen) -> Outcome:
             "debits": digest.count,
             "debits_sha256": digest.hexdigest(),
             "bills_sha256": closing.bills_digest(books.bills),
-            "quota_position": position,
+            "quota_positions": cut_offs,
             **_source(options, source),
         }
         chosen = closing.most_interesting(books.bills.values())
@@ -182,8 +183,8 @@ class _Chapters:
         self.beyond = traffic.beyond
         return figures
 
-    def close(self) -> int:
-        """Expire, bill, settle; the cut-off: quota's position."""
+    def close(self) -> list[int]:
+        """Expire, bill, settle; the cut-offs: positions of quota's logs, by shard."""
         self._time(self.end + CLOSING)
         with self.screen.stage("expiring holds and points", "things") as tick:
             self.sweeper.sweep(self.end)
@@ -195,26 +196,27 @@ class _Chapters:
                 behind.append(reached)
                 tick(reached - behind[0])
 
-            position = closing.follow_quota(self.client, follow)
+            cut_offs = closing.follow_quota(self.client, follow)
         operators = sorted({shop.operator for shop in shops(read_catalogue(self.client), self.start)})
         with self.screen.stage("issuing the bills", "bills", self.options.accounts) as tick:
-            closing.issue_bills(self.client, operators, self.options.period, position, tick)
+            closing.issue_bills(self.client, operators, self.options.period, cut_offs, tick)
         with self.screen.stage("settling between operators", "statements") as tick:
-            closing.settle_period(self.client, self.options.period, position, tick)
-        return position
+            closing.settle_period(self.client, self.options.period, cut_offs, tick)
+        return cut_offs
 
     def read_logs(self, accounts: set[tuple[str, str]]) -> tuple[closing.DebitsDigest, dict[str, int]]:
         """The hash of this run's debits, and how many events each log has."""
         digest = closing.DebitsDigest()
         streams = {f"{operator}/{account}" for operator, account in accounts}
         with self.screen.stage("reading the log", "events") as tick:
-            for logged in log_of(self.client, "quota"):
+            logs = (log_of(self.client, "quota", shard) for shard in range(len(heads(self.client, "quota"))))
+            for count, logged in enumerate(chain.from_iterable(logs), start=1):
                 if logged.topic == q.TokensDebited.TOPIC and logged.stream in streams:
                     event = logged.event
                     assert isinstance(event, q.TokensDebited), "the topic says so"
                     digest.add(logged.stream, event)
-                tick(logged.position)
-        return digest, {service: int(self.client.call(service, "head", retries=RETRIES)) for service in SERVICES}
+                tick(count)
+        return digest, {log: head for service in SERVICES for log, head in heads(self.client, service).items()}
 
     def audit(self) -> AuditReport:
         """Independent arithmetic over all logs, compared with what the services answer."""

@@ -116,22 +116,23 @@ class PostgreSQL:
             shutil.rmtree(self.data.parent, ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def create_database(self, name: str) -> str:
-        """A database with a role of its own, unless it is there; returns its URL."""
+    def create_database(self, name: str, owner: str = "") -> str:
+        """A database, unless it is there, with a role of its own or that of another database, `owner`; its URL."""
+        owner = owner or name
         roles: dict[str, str] = self._state.setdefault("roles", {})
-        if name not in roles:
-            roles[name] = secrets.token_hex(16)
+        if owner not in roles:
+            roles[owner] = secrets.token_hex(16)
             state.save(self._state_file, self._state)
         with self._admin() as connection:
-            role = sql.Identifier(name)
-            there = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (name,)).fetchone()
+            role, database = sql.Identifier(owner), sql.Identifier(name)
+            there = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (owner,)).fetchone()
             verb = sql.SQL("ALTER" if there else "CREATE")
-            password = sql.Literal(roles[name])
+            password = sql.Literal(roles[owner])
             connection.execute(sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(verb, role, password))
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone():
-                connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(role, role))
-            connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(role))
-        return self.url(name)
+                connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(database, role))
+            connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
+        return self._url(owner, roles[owner], name)
 
     def drop_database(self, name: str) -> None:
         """Delete a database and its role, breaking off its connections."""

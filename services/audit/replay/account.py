@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from services.audit.replay.prices import Raw
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+PRIORITY = 50  # of a grant that names none
 BOOKS = ("granted", "reserved", "debited", "reversed", "expired", "voided")
 
 
@@ -19,6 +20,7 @@ class Grant:
         "expired",
         "expires_at",
         "granted",
+        "priority",
         "reserved",
         "reversed",
         "scope",
@@ -26,8 +28,16 @@ class Grant:
         "voided",
     )
 
-    def __init__(self, granted: int, effective_at: datetime, expires_at: datetime | None, scope: Raw | None) -> None:
+    def __init__(
+        self,
+        granted: int,
+        effective_at: datetime,
+        expires_at: datetime | None,
+        scope: Raw | None,
+        priority: int = PRIORITY,
+    ) -> None:
         self.granted = granted
+        self.priority = priority
         self.effective_at = effective_at
         self.expires_at = expires_at
         self.scope = scope
@@ -37,6 +47,14 @@ class Grant:
     @property
     def available(self) -> int:
         return self.granted - self.reserved - self.debited + self.reversed - self.expired - self.voided
+
+    def ended(self, at: datetime) -> bool:
+        """Voided or expired: nothing may be drawn from it any more."""
+        return self.void or (self.expires_at is not None and self.expires_at <= at)
+
+    def valid(self, at: datetime) -> bool:
+        """Effective and not ended."""
+        return self.effective_at <= at and not self.ended(at)
 
     def covers(self, model: str, family: str) -> bool:
         scope = self.scope or {}
@@ -89,6 +107,11 @@ class Account:
         self.holds: dict[str, Hold] = {}
         self.credit = Grant(0, EPOCH, None, None)
         self.regrants: dict[str, int] = {}  # reversed from an ended grant and not yet granted anew
+
+    @property
+    def credit_left(self) -> int:
+        """What the credit limit still covers; below zero when the limit was lowered under what had been drawn."""
+        return self.credit_limit - self.credit.reserved - self.credit.debited + self.credit.reversed
 
     def open(self, position: int, event: Raw) -> None:
         self.opened = (position, event)

@@ -29,51 +29,61 @@ class Answers:
         self._findings = findings
 
     # -- balances -----------------------------------------------------------------------------------
-    def check_balances(self, ledger: Ledger, position: int, read_on: Callable[[int], int], wait_s: float) -> None:
+    def check_balances(
+        self,
+        ledger: Ledger,
+        position: int,
+        read_on: Callable[[int], int],
+        wait_s: float,
+        log: str = "quota",
+        shard: int | None = None,
+    ) -> None:
         """Every account of quota's read model against the ledger, which stands at `position` of quota's log and
-        is read on by `read_on`. `wait_s`: how long the read model may take to follow."""
+        is read on by `read_on`. `wait_s`: how long the read model may take to follow. Where quota has several logs,
+        this is about one, `log`, and the read model of its `shard`."""
         due = {s for s, a in ledger.accounts.items() if a.opened is not None and a.opened[0] <= position}
         until = time.monotonic() + wait_s
         after, more = "", True
         while more:
-            page = self._page(after, position, until)
+            page = self._page(after, position, until, shard)
             differing: list[tuple[str, Raw, Raw]] = []
             for _ in range(RACES_MAX):
                 position = max(position, read_on(page["position"]))
                 differing = [d for account in page["accounts"] if (d := _difference(ledger, account)) is not None]
                 if not differing:
                     break
-                again = self._page(after, position, until)
+                again = self._page(after, position, until, shard)
                 if again["position"] == page["position"] and again["accounts"] == page["accounts"]:
                     break
                 page = again
             for stream, expected, found in differing:
-                self._report(stream, page["position"], expected, found)
+                self._report(log, stream, page["position"], expected, found)
             streams = [_stream(account) for account in page["accounts"]]
             due.difference_update(streams)
             after, more = (streams[-1], page["more"]) if streams else ("", False)
         for stream in sorted(due):
-            self._add_balance(stream, position, "account is missing from the balances", "an account", "none")
+            self._add_balance(log, stream, position, "account is missing from the balances", "an account", "none")
 
-    def _page(self, after: str, position: int, until: float) -> Raw:
+    def _page(self, after: str, position: int, until: float, shard: int | None) -> Raw:
         """A page of balances that stands at `position` or behind it, if the read model gets there in time."""
+        which = {} if shard is None else {"shard": shard}
         while True:
-            page: Raw = self._client.call("quota", "balances", after=after, limit=PAGE)
+            page: Raw = self._client.call("quota", "balances", after=after, limit=PAGE, **which)
             if page["position"] >= position or time.monotonic() > until:
                 return page
             time.sleep(PAUSE_S)
 
-    def _report(self, stream: str, position: int, expected: Raw, found: Raw) -> None:
+    def _report(self, log: str, stream: str, position: int, expected: Raw, found: Raw) -> None:
         for field in sorted(expected.keys() | found.keys()):
             if expected.get(field) != found.get(field) and field != "grants":
-                self._add_balance(stream, position, f"{field} differs", expected.get(field), found.get(field))
+                self._add_balance(log, stream, position, f"{field} differs", expected.get(field), found.get(field))
         ours, theirs = expected.get("grants", {}), found.get("grants", {})
         for name in sorted(ours.keys() | theirs.keys()):
             if ours.get(name) != theirs.get(name):
-                self._add_balance(stream, position, f"grant {name} differs", ours.get(name), theirs.get(name))
+                self._add_balance(log, stream, position, f"grant {name} differs", ours.get(name), theirs.get(name))
 
-    def _add_balance(self, stream: str, position: int, what: str, expected: Any, found: Any) -> None:
-        self._findings.add("balances", what, "quota", position, stream, expected, found)
+    def _add_balance(self, log: str, stream: str, position: int, what: str, expected: Any, found: Any) -> None:
+        self._findings.add("balances", what, log, position, stream, expected, found)
 
     # -- bills and statements -----------------------------------------------------------------------
     def check_bills(self, billed: Billed, read_to: int) -> None:
@@ -94,6 +104,7 @@ class Answers:
                 "total_fen": issued.content["total_fen"],
                 "vat_fen": issued.content["vat_fen"],
                 "quota_position": issued.content["quota_position"],
+                "quota_log": issued.content.get("quota_log", "quota"),
                 "paid_fen": billed.paid.get(number, 0),
                 "credited_fen": billed.credited.get(number, 0),
             }

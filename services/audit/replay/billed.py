@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from services.audit.replay.account import Account
 from services.audit.replay.calendar import instant, period_end
 from services.audit.replay.findings import Area, Findings
-from services.audit.replay.ledger import Ledger
 from services.audit.replay.prices import Prices, Raw
 from services.audit.replay.rating import LINE_DEFAULTS, bill_of, statement_of
-from services.audit.replay.usage import Metered
+from services.audit.replay.sharding import log_of
+from services.audit.replay.usage import Metered, cut_off_at
 
-BILL_DEFAULTS: Raw = {"currency": "CNY"}
+BILL_DEFAULTS: Raw = {"currency": "CNY", "quota_log": "quota"}
 
 
 class Issued(NamedTuple):
@@ -43,8 +44,10 @@ def sha256_of(content: Raw) -> str:
 class Billed:
     """Everything billed. Of other periods than the audited one only the cut-offs are kept."""
 
-    def __init__(self, period: str, findings: Findings) -> None:
+    def __init__(self, period: str, findings: Findings, shards: int = 1) -> None:
+        """`shards`: of quota, each with a log of its own."""
         self.period = period
+        self._shards = shards
         self.bills: dict[str, Issued] = {}  # of the period, by `operator/account`
         self.numbers: dict[str, str] = {}  # of the period: bill's number to `operator/account`
         self.statements: dict[tuple[str, str], Issued] = {}  # of the period, by (home, serving)
@@ -116,10 +119,10 @@ class Billed:
         return {account: sorted({cut.quota_position for cut in cuts}) for account, cuts in self.cuts.items()}
 
     # -- comparing --------------------------------------------------------------------------------
-    def check_bills(self, ledger: Ledger, metered: Metered, prices: Prices) -> None:
+    def check_bills(self, accounts: Mapping[str, Account], metered: Metered, prices: Prices) -> None:
         """Every bill of the period, computed again; and every account that should have one."""
         for stream, issued in self.bills.items():
-            account = ledger.accounts.get(stream)
+            account = accounts.get(stream)
             if account is None:
                 self._wrong("bills", "bill of no account", issued.position, stream, "an opened account", "none")
                 continue
@@ -139,8 +142,9 @@ class Billed:
                 ],
                 prices,
             )
+            expected["quota_log"] = self._log_of(stream)
             self._compare("bills", issued, stream, expected, {**BILL_DEFAULTS, **issued.content}, LINE_DEFAULTS)
-        self._check_all_billed(ledger)
+        self._check_all_billed(accounts)
 
     def _carries(self, period: str, section: int, cut_off: int, earlier: list[Cut]) -> bool:
         """Whether the period's bill has what lies in this section of the log: its own period's, and what came
@@ -155,35 +159,53 @@ class Billed:
         carriers = [cut for cut in earlier if cut.period > period and cut.position > own.position]
         return section > max(cut.quota_position for cut in (own, *carriers))
 
-    def _check_all_billed(self, ledger: Ledger) -> None:
-        cut_offs: dict[str, int] = {}
+    def _check_all_billed(self, accounts: Mapping[str, Account]) -> None:
+        cut_offs: dict[tuple[str, str], int] = {}  # by operator and log of quota
         for stream, issued in self.bills.items():
-            operator = stream.partition("/")[0]
-            cut_offs[operator] = max(cut_offs.get(operator, 0), issued.content["quota_position"])
+            close = (stream.partition("/")[0], self._log_of(stream))
+            cut_offs[close] = max(cut_offs.get(close, 0), issued.content["quota_position"])
         end = period_end(self.period)
-        for stream, account in ledger.accounts.items():
+        for stream, account in accounts.items():
             if account.opened is None or stream in self.bills:
                 continue
             position, event = account.opened
-            if position <= cut_offs.get(account.operator, 0) and instant(event["at"]) < end:
+            if position <= cut_offs.get((account.operator, self._log_of(stream)), 0) and instant(event["at"]) < end:
                 self._wrong("bills", "bill is missing", 0, stream, f"a bill for {self.period}", "none")
+
+    def _log_of(self, stream: str) -> str:
+        return log_of(stream, self._shards)
+
+    def settled(self) -> dict[tuple[str, str], list[int]]:
+        """Of each pair's statement, the positions of quota's logs at which it was cut off, by shard."""
+        return {pair: self._statement_cut_offs(issued.content) for pair, issued in self.statements.items()}
+
+    def _statement_cut_offs(self, statement: Raw) -> list[int]:
+        return list(statement.get("quota_positions") or [statement["quota_position"]])
 
     def check_statements(self, metered: Metered, prices: Prices) -> None:
         """Every statement of the period, computed again; and every pair that should have one."""
+        latest = [0] * self._shards
         for (home, serving), issued in self.statements.items():
+            cut_offs = self._statement_cut_offs(issued.content)
+            if len(cut_offs) != self._shards:
+                what = "cut-off of another number of logs"
+                self._wrong("statements", what, issued.position, f"{home}/{serving}", self._shards, cut_offs)
+            latest = [max(known, cut_off_at(cut_offs, shard)) for shard, known in enumerate(latest)]
             expected = statement_of(
                 home,
                 serving,
                 self.period,
-                issued.content["quota_position"],
+                sum(cut_offs),
                 metered.wholesale.get((home, serving), {}),
                 prices,
                 instant(issued.recorded_at),
             )
+            if len(cut_offs) > 1:
+                expected["quota_positions"] = cut_offs
             self._compare("statements", issued, f"{home}/{serving}", expected, issued.content, {})
-        latest = max((issued.content["quota_position"] for issued in self.statements.values()), default=0)
-        for pair, position in metered.pairs.items():
-            if position <= latest and pair not in self.statements:
+        for pair, first in metered.pairs.items():
+            due = any(position <= latest[shard] for shard, position in first.items())
+            if due and pair not in self.statements:
                 self._wrong("statements", "statement is missing", 0, "/".join(pair), "a statement", "none")
 
     def _compare(self, area: Area, issued: Issued, about: str, expected: Raw, found: Raw, defaults: Raw) -> None:

@@ -21,7 +21,7 @@ class Calls:
         self._findings = findings
         self._routed: dict[int, int] = {}  # call to position in routing's log
         self._open: dict[int, int] = {}  # call to (served - charged), packed
-        self._missing: list[tuple[int, int, str, Raw]] = []
+        self._missing: list[tuple[int, str, int, str, Raw]] = []
         self.sums: dict[tuple[str, str], list[int]] = {}  # (home, serving) to tokens served less charged
 
     def apply(self, position: int, stream: str, topic: str, event: Raw) -> None:
@@ -36,20 +36,21 @@ class Calls:
                 self._routed[key] = position
             self._net(key, operator, event, 1)
 
-    def heard(self, position: int, account: Account, topic: str, event: Raw) -> None:
-        """Take one event of quota's log."""
+    def heard(self, position: int, account: Account, topic: str, event: Raw, log: str = "quota") -> None:
+        """Take one event of a log of quota."""
         if topic == "quota.TokensDebited:1" and event.get("deployment"):
-            self._charged(_key(account.operator, event["call"], event), position, account.stream, event, settle=False)
+            key = _key(account.operator, event["call"], event)
+            self._charged(key, log, position, account.stream, event, settle=False)
 
-    def _charged(self, key: int, position: int, stream: str, event: Raw, settle: bool) -> None:
+    def _charged(self, key: int, log: str, position: int, stream: str, event: Raw, settle: bool) -> None:
         if key in self._routed:
             self._net(key, stream.partition("/")[0], event, -1)
         elif settle or len(self._missing) >= MISSING_MAX:
             self._findings.add(
-                "calls", "charged but not routed there", "quota", position, stream, "CallRouted", event["call"]
+                "calls", "charged but not routed there", log, position, stream, "CallRouted", event["call"]
             )
         else:
-            self._missing.append((key, position, stream, event))
+            self._missing.append((key, log, position, stream, event))
 
     def _net(self, key: int, home: str, event: Raw, sign: int) -> None:
         usage = event.get("usage")

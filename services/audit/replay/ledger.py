@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from services.audit.replay.account import Account, Grant, Hold
+from services.audit.replay.account import PRIORITY, Account, Grant, Hold
 from services.audit.replay.calendar import instant
 from services.audit.replay.findings import Findings
+from services.audit.replay.invariants import CREDIT, standing
 from services.audit.replay.prices import Prices, Raw, rates_of
 from services.audit.replay.requests import Fetch, Requests
 
-CREDIT = "credit"
 Heard = Callable[[int, Account, str, Raw], None]
 Handler = Callable[[int, Account, Raw], None]
 
@@ -25,15 +25,17 @@ SPENDS = {"quota.PointsReserved:1", "quota.ReservationExtended:1"}
 
 
 class Ledger:
-    """All accounts. `heard` is told of every event behind its account: usage and calls are counted there."""
+    """All accounts of a log of quota. `heard` is told of every event behind its account: usage and calls are counted
+    there."""
 
-    def __init__(self, prices: Prices, findings: Findings, heard: Heard, fetch: Fetch) -> None:
+    def __init__(self, prices: Prices, findings: Findings, heard: Heard, fetch: Fetch, log: str = "quota") -> None:
         self.accounts: dict[str, Account] = {}
         self.debited = 0
         self._prices = prices
         self._findings = findings
         self._heard = heard
-        self._requests = Requests(findings, fetch)
+        self._log = log
+        self.requests = Requests(findings, fetch, log)
         self._handlers: dict[str, Handler] = {
             "quota.TokensDebited:1": self._tokens_debited,
             "quota.PointsReserved:1": self._points_reserved,
@@ -63,7 +65,7 @@ class Ledger:
             if topic != "quota.AccountOpened:1":
                 self._broken("event of an account that was not opened", position, stream, "AccountOpened", topic)
         account.version += 1
-        self._requests.used(position, stream, topic, event["request_id"])
+        self.requests.used(position, stream, topic, event["request_id"])
         if account.status != "open" and topic != "quota.AccountOpened:1":
             self._check_status(position, account, topic)
         handler(position, account, event)
@@ -156,7 +158,7 @@ class Ledger:
             if e.get("freed"):
                 self._broken("freed without a reservation", position, a.stream, "nothing", e["freed"])
         self._check_price(position, a, e, amount, priced_at)
-        drawn = e.get("overdrawn", 0)
+        drawn = overdrawn = e.get("overdrawn", 0)
         a.overdrawn += drawn
         for name, part in draws:
             drawn += part
@@ -170,6 +172,8 @@ class Ledger:
                 grant.debited += part - held
                 if name != CREDIT and grant.available < 0:
                     self._broken("grant is overdrawn", position, a.stream, ">= 0", f"{name}: {grant.available}")
+        if overdrawn:
+            self._check_overdrawn(position, a, e["model"], at)
         if drawn != amount:
             self._broken("debit is not the sum of its draws and what was overdrawn", position, a.stream, drawn, amount)
 
@@ -195,7 +199,7 @@ class Ledger:
         return paid
 
     def _debit_reversed(self, position: int, a: Account, e: Raw) -> None:
-        self._requests.reversed(position, a.stream, e)
+        self.requests.reversed(position, a.stream, e)
         total = overdrawn = e.get("overdrawn", 0)
         a.overdrawn -= overdrawn
         if a.overdrawn < 0:
@@ -220,7 +224,11 @@ class Ledger:
             self._broken("two grants of one name", position, a.stream, "a new name", name)
         expires = e.get("expires_at")
         a.grants[name] = Grant(
-            e["amount"], instant(e["effective_at"]), instant(expires) if expires else None, e.get("scope")
+            e["amount"],
+            instant(e["effective_at"]),
+            instant(expires) if expires else None,
+            e.get("scope"),
+            e.get("priority", PRIORITY),
         )
         origin = e.get("origin")
         if origin:
@@ -286,14 +294,22 @@ class Ledger:
     def _check_draw(self, position: int, a: Account, name: str, grant: Grant, amount: int, model: str, at: Any) -> None:
         """A new draw is covered by the credit limit, or comes from a grant that may pay for it."""
         if name == CREDIT:
-            left = a.credit_limit - grant.reserved - grant.debited + grant.reversed
-            if amount > left:
-                self._broken("credit limit exceeded", position, a.stream, left, amount)
+            if amount > a.credit_left:
+                self._broken("credit limit exceeded", position, a.stream, a.credit_left, amount)
             return
-        if grant.void or at < grant.effective_at or (grant.expires_at is not None and grant.expires_at <= at):
+        if not grant.valid(at):
             self._broken("drawn from a grant that was not valid", position, a.stream, "a valid grant", name)
         if grant.scope and not grant.covers(model, self._prices.family(model, at)):
             self._broken("drawn from a grant for other models", position, a.stream, grant.scope, model)
+
+    def _check_overdrawn(self, position: int, a: Account, model: str, at: Any) -> None:
+        """Only what nothing covers is owed."""
+        family = self._prices.family(model, at)
+        left = {n: g.available for n, g in a.grants.items() if g.available > 0 and g.valid(at)}
+        covering = {n: amount for n, amount in left.items() if a.grants[n].covers(model, family)}
+        if covering or a.credit_left > 0:
+            found = covering or {CREDIT: a.credit_left}
+            self._broken("overdrawn though there was something to draw from", position, a.stream, "nothing", found)
 
     def _grant(self, position: int, a: Account, name: str) -> Grant:
         if name == CREDIT:
@@ -311,12 +327,16 @@ class Ledger:
         return hold
 
     def _broken(self, what: str, position: int, account: str, expected: Any, found: Any) -> None:
-        self._findings.add("invariants", what, "quota", position, account, expected, found)
+        self._findings.add("invariants", what, self._log, position, account, expected, found)
 
     # -- at the end -------------------------------------------------------------------------------------
     def finish(self) -> None:
-        """What can only be said when everything is folded: reversals against their debits."""
-        self._requests.finish()
+        """What can only be said when everything is folded: reversals against their debits, books at rest."""
+        self.requests.finish()
+        if not self._findings.counts.get("invariants"):  # else they may be what was said before, once more
+            for account in self.accounts.values():
+                for what, expected, found in standing(account):
+                    self._broken(what, 0, account.stream, expected, found)
         for account in self.accounts.values():
             for origin, amount in account.regrants.items():
                 self._broken("reversed, but not granted back", 0, account.stream, amount, origin)

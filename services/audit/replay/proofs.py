@@ -35,6 +35,11 @@ class Proofs:
         self._seed = seed
         self._keys = {log: self._parsed(log, text) for log, text in (keys or self._service_keys()).items()}
 
+    @property
+    def logs(self) -> list[str]:
+        """The logs for which there is a key."""
+        return list(self._keys)
+
     def _service_keys(self) -> Mapping[str, str]:
         keys: Mapping[str, str] = self._client.call("audit", "status")["verifier_keys"]
         return keys

@@ -31,9 +31,20 @@ class LogReader:
     """One log, read once from its beginning. `position`: how far; `roots`: at each size that was asked for."""
 
     def __init__(
-        self, client: Caller, log: str, fold: Fold, findings: Findings, progress: Progress | None = None
+        self,
+        client: Caller,
+        log: str,
+        fold: Fold,
+        findings: Findings,
+        progress: Progress | None = None,
+        *,
+        service: str = "",
+        shard: int | None = None,
     ) -> None:
+        """`service` has the log, where that is not its name; `shard`: which of several of its logs it is."""
         self.log = log
+        self._service = service or log
+        self._which = {} if shard is None else {"shard": shard}
         self.position = 0
         self.tree = Tree()
         self.wanted: set[int] = set()
@@ -47,7 +58,7 @@ class LogReader:
 
     def head(self) -> int:
         """The service's word on how long its log is."""
-        head: int = self._client.call(self.log, "head")
+        head: int = self._client.call(self._service, "head", **self._which)
         return head
 
     def read_on(self, to: int | None = None) -> int:
@@ -55,7 +66,7 @@ class LogReader:
         target = self.head() if to is None else to
         while self.position < target:
             limit = min(PAGE, target - self.position)
-            page = self._client.call(self.log, "events", after=self.position, limit=limit)["events"]
+            page = self._page(self.position, limit)
             if not page:
                 break  # the log is shorter than was said; the checkpoint's size tells
             before = self.position
@@ -67,12 +78,17 @@ class LogReader:
 
     def event_at(self, position: int) -> tuple[bytes, str, Raw]:
         """Leaf hash, stream and content of one event, read again."""
-        page = self._client.call(self.log, "events", after=position - 1, limit=1)["events"]
+        page = self._page(position - 1, 1)
         if not page or page[0]["position"] != position:
             return b"", "", {}
         e = page[0]
         leaf = self._leaf_hash(e["position"], e["stream"], e["version"], e["topic"], e["state"])
         return leaf, e["stream"], msgspec.json.decode(e["state"])
+
+    def _page(self, after: int, limit: int) -> list[Mapping[str, Any]]:
+        answer = self._client.call(self._service, "events", after=after, limit=limit, **self._which)
+        page: list[Mapping[str, Any]] = answer["events"]
+        return page
 
     def _take(self, page: list[Mapping[str, Any]]) -> None:
         versions, wanted, append, decode = self._versions, self.wanted, self.tree.append, msgspec.json.decode

@@ -29,11 +29,12 @@ class Reversed:
 
 
 class Requests:
-    """All requests of all accounts."""
+    """All requests of all accounts of one log of quota."""
 
-    def __init__(self, findings: Findings, fetch: Fetch) -> None:
+    def __init__(self, findings: Findings, fetch: Fetch, log: str = "quota") -> None:
         self._findings = findings
         self._fetch = fetch
+        self._log = log
         self._positions: dict[int, int] = {}
         self._reversed: dict[tuple[str, str], Reversed] = {}
 
@@ -57,6 +58,10 @@ class Requests:
         for name, amount in event["draws"]:
             given.by_grant[name] = given.by_grant.get(name, 0) + amount
 
+    def given_back(self, stream: str, debit: str) -> Reversed:
+        """What was given back of a debit so far."""
+        return self._reversed.get((stream, debit)) or Reversed()
+
     def finish(self) -> None:
         """All reversals of each debit against that debit."""
         for (stream, name), given in self._reversed.items():
@@ -72,4 +77,4 @@ class Requests:
         self._reversed.clear()
 
     def _add(self, what: str, position: int, account: str, expected: object, found: object) -> None:
-        self._findings.add("invariants", what, "quota", position, account, expected, found)
+        self._findings.add("invariants", what, self._log, position, account, expected, found)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from services.audit.replay.account import Account
@@ -19,9 +20,10 @@ from services.audit.replay.ledger import Ledger
 from services.audit.replay.prices import Prices, Raw
 from services.audit.replay.proofs import Proofs
 from services.audit.replay.reader import Caller, LogReader, Progress
+from services.audit.replay.sharding import is_of_quota, log_of, shard_of
 from services.audit.replay.usage import Metered
+from shared.errors import MalformedCommand
 
-LOGS = ("catalog", "quota", "routing", "billing")
 FOLLOW_WAIT_S = 30.0  # how long read models and audit may take to follow what was read
 CALLS_WAIT_S = 2.0  # between a call's settlement and its report
 PAUSE_S = 0.05
@@ -64,7 +66,8 @@ class _Audit:
         self.findings = Findings()
         self.proofs = Proofs(client, verifier_keys, self.findings, seed)
         self.prices = Prices()
-        self.billed = Billed(period, self.findings)
+        self.quota_logs = self._quota_logs()
+        self.billed = Billed(period, self.findings, len(self.quota_logs))
         self.calls = Calls(self.findings)
         self.answers = Answers(client, self.findings)
         self.readers: dict[str, LogReader] = {}
@@ -74,36 +77,52 @@ class _Audit:
         audit.read_on()
         self.readers["billing"] = self._reader("billing", self.billed.apply)
         self.readers["billing"].read_on()
-        settled = {pair: issued.content["quota_position"] for pair, issued in self.billed.statements.items()}
-        metered = self.metered = Metered(self._period, self.billed.cut_offs(), settled)
-        ledger = self.ledger = Ledger(self.prices, self.findings, self._heard, self._event)
-        quota = self.readers["quota"] = self._reader("quota", ledger.apply)
+        self.metered = Metered(self._period, self.billed.cut_offs(), self.billed.settled())
+        self.ledgers = [self._ledger(shard, log) for shard, log in enumerate(self.quota_logs)]
         self.readers["catalog"] = self._reader("catalog", self.prices.apply)
         self.readers["routing"] = self._reader("routing", self.calls.apply)
-        self._read_quota()
+        self._read_all_of_quota()
 
-        self.answers.check_balances(ledger, quota.position, self._read_quota, wait_s)
+        self._check_balances(wait_s)
         self._check_calls(calls_wait_s)
-        self._check_cut_offs(quota.position)
-        self.billed.check_bills(ledger, metered, self.prices)
-        self.billed.check_statements(metered, self.prices)
+        self._check_cut_offs()
+        accounts = {stream: account for ledger in self.ledgers for stream, account in ledger.accounts.items()}
+        self.billed.check_bills(accounts, self.metered, self.prices)
+        self.billed.check_statements(self.metered, self.prices)
         billed_to = self.readers["billing"].position
         self.answers.check_bills(self.billed, billed_to)
         self.answers.check_statements(self.billed, billed_to)
-        for log in LOGS:
-            read_on = self._read_quota if log == "quota" else self.readers[log].read_on
+        for log in ("catalog", *self.quota_logs, "routing", "billing"):
+            of_quota = log in self.quota_logs
+            read_on = partial(self._read_quota, self.quota_logs.index(log)) if of_quota else self.readers[log].read_on
             self.proofs.check(self.readers[log], read_on, wait_s)
-        ledger.finish()
+        self._check_shards()
+        for ledger in self.ledgers:
+            ledger.finish()
         return self._report({log: reader.position for log, reader in self.readers.items()} | {"audit": audit.position})
 
-    def _reader(self, log: str, fold: Any) -> LogReader:
-        reader = LogReader(self._client, log, fold, self.findings, self._progress)
+    def _quota_logs(self) -> list[str]:
+        """Quota's logs by shard: those for which there are keys."""
+        return sorted(filter(is_of_quota, self.proofs.logs), key=shard_of) or ["quota"]
+
+    def _ledger(self, shard: int, log: str) -> Ledger:
+        heard, event = partial(self._heard, shard), partial(self._event, log)
+        ledger = Ledger(self.prices, self.findings, heard, event, log)
+        self.readers[log] = self._reader(log, ledger.apply, "quota", shard if len(self.quota_logs) > 1 else None)
+        return ledger
+
+    def _reader(self, log: str, fold: Any, service: str = "", shard: int | None = None) -> LogReader:
+        reader = LogReader(self._client, log, fold, self.findings, self._progress, service=service, shard=shard)
         reader.wanted.update(self.proofs.signed.get(log, {}))
         return reader
 
-    def _read_quota(self, to: int | None = None) -> int:
-        """Quota's log, after everything that it may refer to."""
-        quota = self.readers["quota"]
+    def _read_all_of_quota(self) -> None:
+        for shard in range(len(self.quota_logs)):
+            self._read_quota(shard)
+
+    def _read_quota(self, shard: int, to: int | None = None) -> int:
+        """A log of quota, after everything that it may refer to."""
+        quota = self.readers[self.quota_logs[shard]]
         target = quota.head() if to is None else to
         if target > quota.position:
             self.readers["catalog"].read_on()
@@ -111,33 +130,53 @@ class _Audit:
             quota.read_on(target)
         return quota.position
 
-    def _heard(self, position: int, account: Account, topic: str, event: Raw) -> None:
+    def _heard(self, shard: int, position: int, account: Account, topic: str, event: Raw) -> None:
         if topic in _METERED:
-            self.metered.heard(position, account, topic, event)
-            self.calls.heard(position, account, topic, event)
+            self.metered.heard(position, account, topic, event, shard)
+            self.calls.heard(position, account, topic, event, self.quota_logs[shard])
 
-    def _event(self, position: int) -> tuple[str, Raw]:
-        _, stream, event = self.readers["quota"].event_at(position)
+    def _event(self, log: str, position: int) -> tuple[str, Raw]:
+        _, stream, event = self.readers[log].event_at(position)
         return stream, event
+
+    def _check_balances(self, wait_s: float) -> None:
+        for shard, (log, ledger) in enumerate(zip(self.quota_logs, self.ledgers, strict=True)):
+            which = shard if len(self.quota_logs) > 1 else None
+            read_on = partial(self._read_quota, shard)
+            self.answers.check_balances(ledger, self.readers[log].position, read_on, wait_s, log, which)
+
+    def _check_shards(self) -> None:
+        """Every account is in the log of its shard, and of no other; there is no shard that was not audited."""
+        shards = len(self.quota_logs)
+        for log, ledger in zip(self.quota_logs, self.ledgers, strict=True):
+            for stream in ledger.accounts if shards > 1 else ():
+                if (right := log_of(stream, shards)) != log:
+                    self.findings.add("invariants", "account of another shard", log, 0, stream, right, log)
+        try:
+            self._client.call("quota", "head", shard=shards)
+        except MalformedCommand:
+            return
+        self.findings.add("log", "quota has more shards than are followed", "quota", 0, "", shards, "more")
 
     def _check_calls(self, wait_s: float) -> None:
         """Calls that do not agree get a moment: theirs may be the ones in flight."""
         until = time.monotonic() + wait_s
-        self._read_quota()
+        self._read_all_of_quota()
         self.readers["routing"].read_on()
         judged = self.calls.unfinished()
         while judged and time.monotonic() < until:
             time.sleep(PAUSE_S)
-            self._read_quota()
+            self._read_all_of_quota()
             self.readers["routing"].read_on()
             judged &= self.calls.unfinished()
         self.calls.finish(judged)
 
-    def _check_cut_offs(self, head: int) -> None:
+    def _check_cut_offs(self) -> None:
         for stream, issued in self.billed.bills.items():
-            if issued.content["quota_position"] > head:
+            log, cut_off = issued.content.get("quota_log", "quota"), issued.content["quota_position"]
+            head = self.readers[log].position if log in self.quota_logs else 0
+            if cut_off > head:
                 what = "bill's cut-off is beyond quota's log"
-                cut_off = issued.content["quota_position"]
                 self.findings.add("bills", what, "billing", issued.position, stream, head, cut_off)
 
     def _report(self, events: dict[str, int]) -> AuditReport:
@@ -154,11 +193,11 @@ class _Audit:
             log_verified=agrees("log"),
             invariants_hold=agrees("invariants"),
             calls_match=agrees("calls"),
-            accounts=len(self.ledger.accounts),
+            accounts=sum(len(ledger.accounts) for ledger in self.ledgers),
             bills=len(self.billed.bills),
             statements=len(self.billed.statements),
             events=events,
-            debited=self.ledger.debited,
+            debited=sum(ledger.debited for ledger in self.ledgers),
             checkpoints=self.proofs.verified,
             seed=self._seed,
             seconds=round(time.monotonic() - self._began, 3),

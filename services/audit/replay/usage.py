@@ -64,21 +64,23 @@ class Metered:
     """Sums per account for bills, and per pair of operators for statements."""
 
     def __init__(
-        self, period: str, cut_offs: Mapping[str, Sequence[int]], settled: Mapping[tuple[str, str], int]
+        self, period: str, cut_offs: Mapping[str, Sequence[int]], settled: Mapping[tuple[str, str], Sequence[int]]
     ) -> None:
-        """`cut_offs`: of each account's bills, ascending; `settled`: the cut-off of each pair's statement."""
+        """`cut_offs`: of each account's bills, ascending; `settled`: the cut-offs of each pair's statement, one for
+        each log of quota."""
         self._period = period
         self._cut_offs = cut_offs
         self._settled = settled
         self.grants: dict[str, list[Granted]] = {}
         self.usage: dict[str, dict[Usage, Sums]] = {}
         self.wholesale: dict[tuple[str, str], dict[tuple[str, str], Sums]] = {}
-        self.pairs: dict[tuple[str, str], int] = {}  # first debit of a pair in the period
+        # Of a pair, by log of quota: its first debit in the period.
+        self.pairs: dict[tuple[str, str], dict[int, int]] = {}
 
-    def heard(self, position: int, account: Account, topic: str, event: Raw) -> None:
-        """Take one event of quota's log."""
+    def heard(self, position: int, account: Account, topic: str, event: Raw, shard: int = 0) -> None:
+        """Take one event of the log of a shard of quota."""
         if topic == "quota.TokensDebited:1":
-            self._debited(position, account, event)
+            self._debited(position, account, event, shard)
         elif topic == "quota.DebitReversed:1":
             row = self._row(position, account, event)
             if row is not None:
@@ -91,7 +93,7 @@ class Metered:
                 granted = Granted(period, section, event["at"], position, event)
                 self.grants.setdefault(account.stream, []).append(granted)
 
-    def _debited(self, position: int, account: Account, event: Raw) -> None:
+    def _debited(self, position: int, account: Account, event: Raw, shard: int) -> None:
         row = self._row(position, account, event)
         if row is not None:
             row.debit(event)
@@ -101,8 +103,8 @@ class Metered:
             period, day = period_and_day(event["at"])
             if period == self._period:
                 pair = (account.operator, serving)
-                self.pairs.setdefault(pair, position)
-                if position <= self._settled.get(pair, 0):
+                self.pairs.setdefault(pair, {}).setdefault(shard, position)
+                if position <= cut_off_at(self._settled.get(pair, ()), shard):
                     rows = self.wholesale.setdefault(pair, {})
                     rows.setdefault((event["model"], day), Sums()).debit(event)
 
@@ -123,6 +125,11 @@ class Metered:
         cut_offs = self._cut_offs.get(account.stream, ())
         n = bisect_left(cut_offs, position)
         return cut_offs[n] if n < len(cut_offs) else 0
+
+
+def cut_off_at(cut_offs: Sequence[int], shard: int) -> int:
+    """The cut-off in the log of a shard; 0 where none is stated."""
+    return cut_offs[shard] if shard < len(cut_offs) else 0
 
 
 def _unpaid(event: Raw) -> int:

@@ -70,13 +70,15 @@ def rate(
     period: str,
     catalogue: CatalogueView,
     quota_position: int,
+    quota_log: str = "quota",
     *,
     number: str = "",
     grants: Iterable[Granted] = (),
     usage: Iterable[Used] = (),
     late: Iterable[Used] = (),
 ) -> Bill:
-    """The bill of one account for a period, as known at `quota_position` and the catalogue's own position."""
+    """The bill of one account for a period, as known at `quota_position` of its shard's log and the catalogue's own
+    position."""
     price = points_per_yuan(account, period, catalogue)
     lines = grant_lines(account.operator, grants, catalogue)
     lines += [_usage_line("usage", used, price) for used in _by_model(usage)]
@@ -95,6 +97,7 @@ def rate(
         tokens=sum(line.usage.total for line in lines),
         debited=sum(line.amount for line in lines if line.kind in ("usage", "late_usage")),
         quota_position=quota_position,
+        quota_log=quota_log,
         catalog_position=catalogue.position,
     )
 

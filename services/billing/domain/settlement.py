@@ -6,7 +6,7 @@ Shanghai), exactly, and rounded once per line: gross, then the discount on the e
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -66,9 +66,9 @@ class _Line:
 
 
 def statement(
-    home: str, serving: str, period: str, quota_position: int, served: Iterable[Served], catalogue: CatalogueView
+    home: str, serving: str, period: str, cut_offs: Sequence[int], served: Iterable[Served], catalogue: CatalogueView
 ) -> Statement:
-    """What `home` owes `serving` for a period; one line per model and tariff."""
+    """What `home` owes `serving` for a period; one line per model and tariff. `cut_offs`: of quota's logs, by shard."""
     found: dict[tuple[str, str], _Line] = {}
     for part in served:
         reference, tariff = catalogue.tariff(home, serving, part.model, day_start(part.day)) or ("", None)
@@ -83,7 +83,8 @@ def statement(
         gross_fen=sum(line.gross_fen for line in lines),
         discount_fen=sum(line.discount_fen for line in lines),
         net_fen=sum(line.net_fen for line in lines),
-        quota_position=quota_position,
+        quota_position=sum(cut_offs),
+        quota_positions=tuple(cut_offs) if len(cut_offs) > 1 else (),
     )
 
 

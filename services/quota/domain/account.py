@@ -6,7 +6,7 @@ Every change to the books is made here, by `evolve`, from what an event says and
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -19,30 +19,71 @@ LAPSED_MAX = 10_000  # expired reservations an account remembers, for settlement
 
 
 class Grant:
-    """A lot of points and what became of it, in millipoints."""
+    """A lot of points and what became of it, in millipoints.
 
-    __slots__ = ("debited", "event", "expired", "name", "order", "reserved", "reversed", "void", "voided")
+    `available`: what is neither held nor gone; kept, because every debit asks for it.
+    """
+
+    __slots__ = (
+        "_ends_at",
+        "_scope",
+        "_starts_at",
+        "available",
+        "debited",
+        "event",
+        "expired",
+        "name",
+        "order",
+        "reserved",
+        "reversed",
+        "void",
+        "voided",
+    )
 
     def __init__(self, event: q.PointsGranted, sequence: int) -> None:
         self.name = event.request_id
         self.event = event
         # The burn-down order: priority, then sooner expiry, then older grant.
         self.order = (event.priority, event.expires_at or NEVER, sequence)
+        self._starts_at, self._ends_at = event.effective_at, event.expires_at or NEVER
+        self._scope = event.scope if event.scope.models or event.scope.families else None
         self.reserved = self.debited = self.reversed = self.expired = self.voided = 0
+        self.available = event.amount
         self.void = False
 
-    @property
-    def available(self) -> int:
-        """What is neither held nor gone."""
-        return self.event.amount - self.reserved - self.debited + self.reversed - self.expired - self.voided
+    def reserve(self, amount: int) -> None:
+        self.reserved += amount
+        self.available -= amount
+
+    def debit(self, amount: int) -> None:
+        self.debited += amount
+        self.available -= amount
+
+    def give_back(self, amount: int) -> None:
+        self.reversed += amount
+        self.available += amount
+
+    def expire(self, amount: int) -> None:
+        self.expired += amount
+        self.available -= amount
+
+    def withdraw(self, amount: int) -> None:
+        """Void it: this much was left."""
+        self.voided += amount
+        self.available -= amount
+        self.void = True
 
     def ended(self, at: datetime) -> bool:
         """Expired or voided: nothing may be drawn from it any more."""
-        return self.void or (self.event.expires_at is not None and self.event.expires_at <= at)
+        return self.void or self._ends_at <= at
 
     def pays_for(self, model: str, family: str, at: datetime) -> bool:
         """Whether it may be drawn from for a call to this model now."""
-        return self.event.effective_at <= at and not self.ended(at) and self.event.scope.covers(model, family)
+        return (
+            self._starts_at <= at < self._ends_at
+            and not self.void
+            and (self._scope is None or self._scope.covers(model, family))
+        )
 
     def __lt__(self, other: Grant) -> bool:
         return self.order < other.order
@@ -111,13 +152,14 @@ class Account:
     def credit_left(self) -> int:
         return self.credit_limit - self.credit_debited - self.credit_reserved
 
-    def burn_order(self, model: str, family: str, at: datetime) -> Iterable[Grant]:
-        """The grants that may pay for a model now, in the order in which they burn down."""
-        return (g for g in self._by_order if g.pays_for(model, family, at) and g.available > 0)
+    @property
+    def burn_order(self) -> Sequence[Grant]:
+        """The grants that are not used up, in the order in which they burn down."""
+        return self._by_order
 
     def available(self, model: str, family: str, at: datetime) -> int:
         """What a call to this model could be charged now: grants, then credit, less what is owed."""
-        grants = sum(g.available for g in self.burn_order(model, family, at))
+        grants = sum(g.available for g in self._by_order if g.pays_for(model, family, at))
         return grants + max(self.credit_left, 0) - self.overdrawn
 
     def available_in_all(self, at: datetime) -> int:
@@ -131,7 +173,8 @@ class Account:
         self.version = version
         match event:
             case q.TokensDebited():
-                self._free(event.reservation, event.freed)
+                if event.reservation:
+                    self._free(event.reservation, event.freed)
                 self._debit(event.draws)
                 self.overdrawn += event.overdrawn
                 if event.reservation and event.final:
@@ -159,12 +202,11 @@ class Account:
                 self._reverse(event)
             case q.GrantExpired():
                 grant = self.grants[event.grant]
-                grant.expired += event.amount
+                grant.expire(event.amount)
                 self._drop_if_used_up(grant)
             case q.GrantVoided():
                 grant = self.grants[event.grant]
-                grant.voided += event.amount
-                grant.void = True
+                grant.withdraw(event.amount)
                 self._drop_if_used_up(grant)
             case q.AccountOpened():
                 self.opened, self.status, self.credit_limit = event, "open", event.credit_limit
@@ -200,45 +242,42 @@ class Account:
                 del self._by_order[at]
 
     def _reserve(self, draws: Iterable[q.Draw]) -> None:
-        for grant, amount in _pairs(draws):
-            if grant == q.CREDIT:
-                self.credit_reserved += amount
+        for draw in draws:
+            if draw.grant == q.CREDIT:
+                self.credit_reserved += draw.amount
             else:
-                self.grants[grant].reserved += amount
+                self.grants[draw.grant].reserve(draw.amount)
 
     def _free(self, reservation: str, draws: Iterable[q.Draw]) -> None:
         hold = self.hold(reservation)
-        for grant, amount in _pairs(draws):
+        for draw in draws:
             if hold is not None:
-                hold.remaining[grant] -= amount
-            if grant == q.CREDIT:
-                self.credit_reserved -= amount
+                hold.remaining[draw.grant] -= draw.amount
+            if draw.grant == q.CREDIT:
+                self.credit_reserved -= draw.amount
             else:
-                self.grants[grant].reserved -= amount
+                self.grants[draw.grant].reserve(-draw.amount)
 
     def _debit(self, draws: Iterable[q.Draw]) -> None:
-        for grant, amount in _pairs(draws):
-            if grant == q.CREDIT:
-                self.credit_debited += amount
+        for draw in draws:
+            if draw.grant == q.CREDIT:
+                self.credit_debited += draw.amount
             else:
-                drawn = self.grants[grant]
-                drawn.debited += amount
-                self._drop_if_used_up(drawn)
+                drawn = self.grants[draw.grant]
+                drawn.debit(draw.amount)
+                if not drawn.available:
+                    self._drop_if_used_up(drawn)
 
     def _reverse(self, event: q.DebitReversed) -> None:
         given = self.reversals.setdefault(event.debit, {})
-        for grant, amount in _pairs(event.draws):
-            given[grant] = given.get(grant, 0) + amount
-            if grant == q.CREDIT:
-                self.credit_debited -= amount
-            elif grant not in event.regranted:
-                back = self.grants[grant]
+        for draw in event.draws:
+            given[draw.grant] = given.get(draw.grant, 0) + draw.amount
+            if draw.grant == q.CREDIT:
+                self.credit_debited -= draw.amount
+            elif draw.grant not in event.regranted:
+                back = self.grants[draw.grant]
                 if not back.reserved and not back.available:
                     insort(self._by_order, back)
-                back.reversed += amount
+                back.give_back(draw.amount)
         given[""] = given.get("", 0) + event.overdrawn
         self.overdrawn -= event.overdrawn
-
-
-def _pairs(draws: Iterable[q.Draw]) -> Iterable[tuple[str, int]]:
-    return ((draw.grant, draw.amount) for draw in draws)

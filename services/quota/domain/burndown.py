@@ -18,12 +18,14 @@ def draw(account: Account, model: str, family: str, at: datetime, amount: int) -
     """Where `amount` millipoints come from, and how much of it nothing covers."""
     draws: list[Draw] = []
     if amount > 0:
-        for grant in account.burn_order(model, family, at):
-            part = min(amount, grant.available)
-            draws.append(Draw(grant.name, part))
-            amount -= part
-            if not amount:
-                return tuple(draws), 0
+        for grant in account.burn_order:
+            left = grant.available
+            if left > 0 and grant.pays_for(model, family, at):
+                if left >= amount:
+                    draws.append(Draw(grant.name, amount))
+                    return tuple(draws), 0
+                draws.append(Draw(grant.name, left))
+                amount -= left
         part = min(amount, account.credit_left)
         if part > 0:
             draws.append(Draw(CREDIT, part))

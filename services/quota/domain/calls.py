@@ -19,15 +19,13 @@ HOLDS_MAX = 10_000  # calls in flight of one account
 
 
 def reserve(command: q.Reserve, account: Account, context: Context) -> list[Event]:
-    model = context.catalogue.model(command.model, context.at)
-    rate_card, card = context.catalogue.rate_card(command.operator, command.model, context.at)
-    if len(account.holds) >= HOLDS_MAX:
-        raise LimitExceeded(f"an account has at most {HOLDS_MAX} reservations", {"limit": HOLDS_MAX})
+    price = context.catalogue.price(command.operator, command.model, context.at)
+    model = price.model
     available = account.available(model.model, model.family, context.at)
     output_max: int | None = None
     final = False
     if command.max_usage is not None:
-        rates = applicable_rates(card, command.max_usage, context.at)
+        rates = applicable_rates(price.card, command.max_usage, context.at)
         required = rates.price(command.max_usage)
         if required > available and command.accept_partial and rates.output:
             given = rates.price(msgspec.structs.replace(command.max_usage, output=0))
@@ -40,6 +38,8 @@ def reserve(command: q.Reserve, account: Account, context: Context) -> list[Even
         if required > available > 0 and command.accept_partial:
             required, final = available, True
     _refuse_unless(available >= required, available, required)
+    if len(account.holds) >= HOLDS_MAX:
+        raise LimitExceeded(f"an account has at most {HOLDS_MAX} reservations", {"limit": HOLDS_MAX})
     refuse_beyond_counting(required)
     draws, short = draw(account, model.model, model.family, context.at, required)
     assert short == 0, "what is available can be drawn"
@@ -48,7 +48,7 @@ def reserve(command: q.Reserve, account: Account, context: Context) -> list[Even
             **context.stamp(command),
             call=command.call or command.request_id,
             model=command.model,
-            rate_card=rate_card,
+            rate_card=price.reference,
             amount=required,
             draws=draws,
             expires_at=context.at + timedelta(seconds=command.ttl_s),
@@ -64,9 +64,9 @@ def extend(command: q.Extend, account: Account, context: Context) -> list[Event]
     if hold.expired or hold.expires_at <= context.at:
         raise ReservationEnded(f"reservation {command.reservation!r} has expired")
     model = context.catalogue.model(hold.event.model, hold.reserved_at, retired_too=True)
-    refuse_beyond_counting(hold.amount + command.amount)
     available = account.available(model.model, model.family, context.at)
     _refuse_unless(available >= command.amount, available, command.amount)
+    refuse_beyond_counting(hold.amount + command.amount)
     draws, _ = draw(account, model.model, model.family, context.at, command.amount)
     return [
         q.ReservationExtended(
@@ -138,23 +138,28 @@ def expire_reservation(command: ExpireReservation, account: Account, context: Co
 
 
 def debit(command: q.Debit, account: Account, context: Context) -> list[Event]:
-    model = context.catalogue.model(command.model, context.at)
-    rate_card, card = context.catalogue.rate_card(command.operator, command.model, context.at)
-    rates = applicable_rates(card, command.usage, context.at)
-    amount = rates.price(command.usage)
-    refuse_beyond_counting(account.overdrawn + amount)
-    if command.on_insufficient == "refuse":
-        available = account.available(model.model, model.family, context.at)
+    at, usage = context.at, command.usage
+    price = context.catalogue.price(command.operator, command.model, at)
+    model = price.model
+    rates = applicable_rates(price.card, usage, at)
+    amount = rates.price(usage)
+    draws, overdrawn = draw(account, model.model, model.family, at, amount)
+    # Who owes nothing and can draw it all can afford it.
+    if (overdrawn or account.overdrawn) and command.on_insufficient == "refuse":
+        available = account.available(model.model, model.family, at)
         _refuse_unless(available >= amount, available, amount)
-    draws, overdrawn = draw(account, model.model, model.family, context.at, amount)
+    refuse_beyond_counting(account.overdrawn + amount)
     return [
         q.TokensDebited(
-            **context.stamp(command),
+            at=at,
+            recorded_at=context.recorded_at,
+            request_id=command.request_id,
+            fingerprint=context.fingerprint,
             call=command.call or command.request_id,
             model=command.model,
-            rate_card=rate_card,
+            rate_card=price.reference,
             rates=rates,
-            usage=command.usage,
+            usage=usage,
             amount=amount,
             draws=draws,
             overdrawn=overdrawn,

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from shared.catalogue.view import CatalogueView
 from shared.contracts import quota as q
 from shared.contracts.base import Event
 
 
-class Context(NamedTuple):
+class Context(msgspec.Struct, gc=False):
     """What a decision may know besides the account."""
 
     at: datetime
     recorded_at: datetime
     fingerprint: str
     catalogue: CatalogueView
-    find: Callable[[str], Event | None]  # the account's event made by a request_id
+    stream: str  # the account's
+    look_up: Callable[[str, str], Event | None]  # the event of a stream that was made by a request_id
+
+    def find(self, name: str) -> Event | None:
+        """The account's event that was made by a request_id, if it did something."""
+        return self.look_up(self.stream, name)
 
     def stamp(self, command: q.QuotaCommand) -> dict[str, Any]:
         """The fields that every event of this command has."""

@@ -21,16 +21,22 @@ Decision = Callable[[Any, Account, Context], list[Event]]
 
 def decide(command: q.QuotaCommand, account: Account, context: Context) -> list[Event]:
     """What happens to the account. Raises a TokengridError if the command is refused."""
+    if account.status != "open":
+        _refuse_unless_possible(command, account)
+    return DECISIONS[type(command)](command, account, context)
+
+
+def _refuse_unless_possible(command: q.QuotaCommand, account: Account) -> None:
+    """What an account that is not open may still do."""
     name = f"{command.operator}/{command.account}"
     if isinstance(command, q.OpenAccount):
-        return wallet.open_account(command, account, context)
+        return
     if account.status is None:
         raise UnknownAccount(f"no account {name}", {"operator": command.operator, "account": command.account})
     if account.status == "closed" and not isinstance(command, ExpireGrant):
         raise AccountClosed(f"account {name} is closed")
     if account.status == "suspended" and _spends(command):
         raise AccountSuspended(f"account {name} is suspended")
-    return DECISIONS[type(command)](command, account, context)
 
 
 def _spends(command: q.QuotaCommand) -> bool:
@@ -41,6 +47,7 @@ def _spends(command: q.QuotaCommand) -> bool:
 
 
 DECISIONS: dict[type[q.QuotaCommand], Decision] = {
+    q.OpenAccount: wallet.open_account,
     q.Grant: wallet.grant,
     q.VoidGrant: wallet.void_grant,
     q.Reserve: calls.reserve,

@@ -1,0 +1,16 @@
+"""Folders for databases that live as long as one example of many: in memory, where the machine offers that.
+
+A database there writes as elsewhere, but waits for no disk. What a test says of a disk does not belong there.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+IN_MEMORY = Path("/dev/shm")
+
+
+def brief_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder that is gone when the block is left."""
+    return tempfile.TemporaryDirectory(dir=IN_MEMORY if IN_MEMORY.is_dir() else None)

@@ -1,0 +1,47 @@
+"""Books from before quota had several shards are those of shard 0 afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+
+from services.billing import tables as t
+from shared.eventstore.database import engine, migrate
+
+FOLDER = Path(__file__).parents[2] / "services" / "billing" / "migrations"
+SUMS = "10, 1, 2, 3, 4, 5"
+
+
+def before(url: str) -> sa.Engine:
+    """A database as the last release without shards left it."""
+    database = engine(url)
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER))
+    config.set_main_option("path_separator", "os")
+    with database.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+        for statement in (
+            "INSERT INTO accounts VALUES ('sh', 'a1', 7, '2026-06-01', 8, '', 9)",
+            f"INSERT INTO wholesale VALUES ('2026-06', 'sh', 'gd', 'm', '2026-06-01', 0, {SUMS})",
+            f"INSERT INTO wholesale VALUES ('2026-06', 'sh', 'gd', 'm', '2026-06-01', 44, {SUMS})",
+            "INSERT INTO periods VALUES ('sh', '2026-06', 43, true)",
+        ):
+            connection.exec_driver_sql(statement)
+    return database
+
+
+def test_they_keep_every_row(tmp_path: Path) -> None:
+    database = before(f"sqlite:///{tmp_path}/billing.db")
+    migrate(database, "billing")
+    w = t.wholesale.c
+    with database.connect() as connection:
+        (account,) = connection.execute(sa.select(t.accounts)).mappings()
+        wholesale = connection.execute(sa.select(w.shard, w.segment, w.calls, w.output, w.amount).order_by(w.segment))
+        assert [tuple(row) for row in wholesale] == [(0, 0, 10, 4, 5), (0, 44, 10, 4, 5)]
+        assert [tuple(row) for row in connection.execute(sa.select(t.periods))] == [("sh", "2026-06", 0, 43, True)]
+    assert (account["position"], account["shard"], account["opened_us"], account["credit_limit"]) == (7, 0, 8, 9)
+    database.dispose()

@@ -1,0 +1,52 @@
+"""What we promise ourselves, each as a row of the table. Must not know how a row came to its figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from tokengrid.bench.measure import Row
+
+
+class Goal(NamedTuple):
+    """Of the row `name`: its ratio to `against` is at least `at_least`, or its value at most `at_most`."""
+
+    name: str
+    against: str | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+
+
+ENGINE = "PostgreSQL: engine, 1,000 a batch"
+EXECUTE = "RabbitMQ: quota.execute, 1,000 a call"
+SINGLE = "RabbitMQ: quota.debit, one command a call"
+ON_EMPTY = "PostgreSQL, a minute: 0 events stored"
+ON_TEN_MILLION = "PostgreSQL, a minute: 10,000,000 events stored"
+MANY_ACCOUNTS = "PostgreSQL: memory of a process, 1,000,000 accounts, 50,000 of them active, at its most"
+
+GOALS = (
+    Goal(ENGINE, "PostgreSQL: floor, bare insert, 1,000 a commit", at_least=0.7),
+    Goal(ENGINE, "PostgreSQL: stock library, 1 a commit", at_least=60),
+    Goal("PostgreSQL: engine, 1,000 a batch, one hot account", ENGINE, at_least=0.9),
+    Goal("PostgreSQL: replay of the log", ENGINE, at_least=4),
+    Goal(EXECUTE, ENGINE, at_least=0.6),
+    Goal(SINGLE, "RabbitMQ: stock @rpc that does nothing", at_least=4),
+    Goal(SINGLE, "RabbitMQ: stock @rpc, SQLAlchemy updates a balance", at_least=6),
+    Goal(ON_TEN_MILLION, ON_EMPTY, at_least=0.7),
+    Goal(MANY_ACCOUNTS, at_most=1024),
+)
+
+
+def with_goals(rows: Iterable[Row]) -> list[Row]:
+    """The rows, with ratios, beside what was promised of them."""
+    goals = {(goal.name, goal.against): goal for goal in GOALS}
+    return [_beside(row, goals.get((row.name, row.against))) for row in rows]
+
+
+def _beside(row: Row, goal: Goal | None) -> Row:
+    if goal is None:
+        return row
+    if goal.at_most is not None:
+        return row._replace(goal=f"at most {goal.at_most:g} {row.unit}", met=row.value <= goal.at_most)
+    assert goal.at_least is not None
+    return row._replace(goal=f"at least {goal.at_least:g}", met=row.ratio is not None and row.ratio >= goal.at_least)
