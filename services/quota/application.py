@@ -44,7 +44,7 @@ EXPIRIES = (ExpireReservation, ExpireGrant)
 
 
 class Made(list[NewEvent]):
-    """A batch's events, looked through only when one of them is asked for."""
+    """What the requests of a batch made, each its first event; looked through only when one is asked for."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,8 +115,8 @@ class Accounts:
         at = now if command.occurred_at is None else self._occurred(command, now)
         events = decide(command, account, Context(at, now, fingerprint, self.catalogue.view, stream, self.find))
         made = [NewEvent(stream, account.version + n, event) for n, event in enumerate(events, start=1)]
-        if not isinstance(command, EXPIRIES):  # nobody asked for theirs: a request of that name may still come
-            self._batch += made
+        if made and not isinstance(command, EXPIRIES):  # nobody asked for theirs, and nobody can name the others
+            self._batch.append(made[0])
         return made
 
     def find(self, stream: str, name: str) -> Event | None:

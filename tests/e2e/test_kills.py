@@ -95,9 +95,15 @@ class Caller:
 
 
 def kill(var: Path, name: str) -> None:
-    (row,) = [row for row in shape.status(var) if row.name == name]
-    assert row.pid
-    os.kill(row.pid, signal.SIGKILL)
+    """Kill it, as soon as it runs: it may be on its way back from the last time."""
+    running: list[int] = []
+
+    def runs() -> bool:
+        running[:] = [row.pid for row in shape.status(var) if row.name == name and row.pid]
+        return bool(running)
+
+    eventually(runs, within_s=60)
+    os.kill(running[0], signal.SIGKILL)
 
 
 def kill_under_load(var: Path, victims: list[str]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class Process:
         settings: Settings,
         clock: FrozenClock,
         race: Callable[[Process], None],
-        meet: Callable[[Process], GreenThread | None],
+        meet: Callable[[Process], GreenThread],
     ) -> None:
         self.name = name
         self.settings = settings
@@ -96,12 +96,14 @@ class Process:
 
     def wait_for_riders(self) -> None:
         """Raises what went wrong with one of them."""
-        while self.riders:
-            self.riders.pop().wait()
+        wrong = [error for rider in self.riders if (error := rider.wait()) is not None]
+        self.riders = []
+        if wrong:
+            raise wrong[0]
 
     def _let_others_come(self) -> None:
         """One or two calls begin, and come as far as they can while this one is where it is."""
-        self.riders = [rider for rider in (self.meet(self), self.meet(self)) if rider is not None]
+        self.riders = [self.meet(self), self.meet(self)]
         for _ in range(SWITCHES):
             eventlet.sleep(0)
 

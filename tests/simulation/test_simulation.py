@@ -13,6 +13,7 @@ from services.quota.domain.account import Account, Grant
 from shared.contracts import quota as q
 from shared.errors import PRECEDENCE
 from shared.eventstore import log as log_module
+from shared.eventstore import writer as writer_module
 from shared.eventstore.batch import Batch
 from shared.eventstore.log import EventLog
 from shared.eventstore.projection import Projector
@@ -28,8 +29,10 @@ CANARY_LIVES = 50  # each planted bug must be found within so many
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A database that is away comes back, or not, without anybody waiting for it."""
+    """A database that is away comes back, or not, without anybody waiting for it; and the writer, who has met a
+    replay, hopes again at once: here everything is repeated all the time."""
     monkeypatch.setattr(log_module, "APPEND_BACKOFF_S", 0)
+    monkeypatch.setattr(writer_module, "WARY_BATCHES", 1)
 
 
 @pytest.mark.parametrize("number", range(LIVES))

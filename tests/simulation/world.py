@@ -212,10 +212,10 @@ class World:
     def fault(self, *points: str) -> Fault | None:
         if self.dice.random() < 0.5:
             return None
-        point = self.dice.choice(points)
+        point = self.dice.choices(points, [3 if "append" in point else 1 for point in points])[0]
         often = point in ("reading", "folding")  # passed several times by one call
         kind = self.dice.choice(POINTS[point])
-        met = kind == "riders" or ("riders" in POINTS[point] and self.dice.random() < 0.5)
+        met = kind == "riders" or ("riders" in POINTS[point] and self.dice.random() < 0.7)
         return Fault(point, kind, self.dice.choice([1, 2, 3, 4, 5]) if often else 1, met)
 
     def race(self, loser: Process) -> None:
@@ -233,23 +233,27 @@ class World:
         elif self.network:
             self._handle(other, self._batch(), self.fault(*WRITING))
 
-    def meet(self, process: Process) -> GreenThread | None:
+    def meet(self, process: Process) -> GreenThread:
         """Another call begins in a process while one is at work there."""
         if not self.network:
-            return None
+            self.issue()
         requests = self._batch()
         self.note(f"  meanwhile it gets {[_name(r) for r in requests]}")
         return eventlet.spawn(self._ride, process, requests)
 
-    def _ride(self, process: Process, requests: list[Request]) -> None:
+    def _ride(self, process: Process, requests: list[Request]) -> Exception | None:
+        """What went wrong with it is returned: it is raised where its process is waited for."""
         try:
             self._execute(process, requests, may_lose=True)
         except (Died, Killed):
             pass
         except TokengridError as error:
             if not error.retryable:
-                raise
+                return error
             self.note(f"  {error.code} for {[_name(r) for r in requests]}")
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            return error
+        return None
 
     def _handle(self, process: Process, requests: list[Request], fault: Fault | None) -> None:
         self.in_work = requests
