@@ -6,7 +6,7 @@ It knows nothing of nameko. The accounts in memory are a cache of the log, bound
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -81,23 +81,24 @@ class Accounts:
         self._earlier, self._batch = self._batch, Made()
         self._now = self.clock()
         streams = {_stream(command) for command in commands}
-        for stream in streams:
-            self._bring(stream)
+        self._bring(streams)
         earlier, self._needed = self._needed, len(streams)
         self._bound(earlier + self._needed)
 
     def account(self, stream: str) -> Account:
         """One account as it stands."""
-        account = self._bring(stream)
+        self._bring((stream,))
         self._bound(1)
-        return account
+        return self.accounts[stream]
 
-    def _bring(self, stream: str) -> Account:
-        account = self.accounts.get(stream)
-        if account is None:
-            account = self.accounts[stream] = self.snapshots.bring(stream)  # whole, or not at all
-        self.accounts.move_to_end(stream)
-        return account
+    def _bring(self, streams: Collection[str]) -> None:
+        missing = []
+        for stream in streams:
+            if stream in self.accounts:
+                self.accounts.move_to_end(stream)
+            else:
+                missing.append(stream)
+        self.accounts.update(self.snapshots.bring(missing))  # each whole, or not at all
 
     def _bound(self, needed: int) -> None:
         while len(self.accounts) > max(self.settings.accounts_cached_max, needed):

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from time import sleep
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ DUE_MAX = 1000  # accounts that left memory and wait for their snapshot; of thos
 AT_ONCE = 2000  # things in accounts that are encoded between two commits: about a millisecond
 LOOKED_AT = 5000  # accounts looked at, or
 FOLDED = 1000  # events folded, before others get their turn
+BROUGHT = 100  # accounts asked for at once, with at most `FOLDED` events each
 
 meta = sa.MetaData()
 snapshots = sa.Table(
@@ -64,32 +66,47 @@ class Snapshots:
     def load(self, stream: str, until: int | None = None) -> Loaded:
         """The account folded from its newest usable snapshot and the events behind it, or from all its events; up
         to version `until`, if given."""
-        row = self._row(stream)
-        if row is not None and row.format == FORMAT and (until is None or row.version <= until):
+        row = self._rows([stream]).get(stream)
+        if row is not None and until is not None and row.version > until:
+            row = None
+        return self._load(stream, row, self._events.whole_stream(stream, row.version - 1 if row else 0), until)
+
+    def _load(self, stream: str, row: Any, behind: Iterator[LoggedEvent], until: int | None = None) -> Loaded:
+        """`behind`: all its events, from the one that the snapshot was taken at if there is one."""
+        if row is not None:
             try:
                 account = self._thawed(stream, row)
-                behind = self._events.whole_stream(stream, row.version - 1)
-                first = next(behind, None)  # the event it was taken at
+                first = next(behind, None)
                 if first is None or first.version != row.version or _event_digest(first) != row.event_digest:
                     raise ValueError("the log has no such event")
                 return Loaded(_folded(account, behind, until), row.version)
             except ValueError as error:
                 log.warning("snapshot of %s at version %s is not used: %s", stream, row.version, error)
-        return Loaded(_folded(Account(), self._events.whole_stream(stream), until), 0)
+            behind = self._events.whole_stream(stream)
+        return Loaded(_folded(Account(), behind, until), 0)
 
-    def bring(self, stream: str) -> Account:
-        """As `load`, for the accounts in memory: remembers how much of it the snapshot holds."""
-        account, kept = self.load(stream)
-        if kept:
-            self._kept[stream] = kept
-        return account
+    def bring(self, streams: Sequence[str]) -> Iterator[tuple[str, Account]]:
+        """As `load`, for accounts that come into memory, some at a time: remembers how much their snapshots hold."""
+        for start in range(0, len(streams), BROUGHT):
+            part = streams[start : start + BROUGHT]
+            rows = self._rows(part)
+            pages = self._events.streams({s: rows[s].version - 1 if s in rows else 0 for s in part}, FOLDED)
+            for stream in part:
+                page = pages.get(stream, [])
+                rest = self._events.whole_stream(stream, page[-1].version) if len(page) == FOLDED else ()
+                account, kept = self._load(stream, rows.get(stream), chain(page, rest))
+                if kept:
+                    self._kept[stream] = kept
+                yield stream, account
 
-    def _row(self, stream: str) -> Any:
+    def _rows(self, streams: Sequence[str]) -> dict[str, Any]:
+        """The snapshots of these accounts that are of our format."""
+        wanted = sa.select(snapshots).where(snapshots.c.stream.in_(streams), snapshots.c.format == FORMAT)
         try:
             with self._engine.connect() as connection:
-                return connection.execute(sa.select(snapshots).where(snapshots.c.stream == stream)).one_or_none()
+                return {row.stream: row for row in connection.execute(wanted)}
         except sa.exc.SQLAlchemyError:
-            return None
+            return {}
 
     @staticmethod
     def _thawed(stream: str, row: Any) -> Account:

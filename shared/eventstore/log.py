@@ -7,7 +7,7 @@ raises and stores none; a lost reply to COMMIT is recognised by reading the tail
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -161,6 +161,13 @@ class EventLog(Application[str]):
             if len(page) < STREAM_PAGE:
                 return
             after = page[-1].version
+
+    def streams(self, after: Mapping[str, int], limit: int) -> dict[str, list[LoggedEvent]]:
+        """Of several streams at once the events behind a version each, in order, at most `limit` of each."""
+        found: dict[str, list[LoggedEvent]] = {}
+        for row in _asked(self.recorder.select_streams, after, limit) if after else ():
+            found.setdefault(row[1], []).append(_logged(row))
+        return found
 
     def known(self, keys: Sequence[str]) -> dict[str, LoggedEvent]:
         """The events that used up these request keys."""

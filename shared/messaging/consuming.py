@@ -219,7 +219,8 @@ class QueueConsumer(NamekoQueueConsumer):  # type: ignore[misc]
     def unregister_provider(self, provider: Any) -> None:
         """Returns when the provider's consumer is cancelled and all its messages are settled."""
         if not self._consumers_ready.ready():
-            super().unregister_provider(provider)
+            if not self._last_provider_unregistered.ready():
+                super().unregister_provider(provider)
             return
         stopped = self._stopping.setdefault(provider, Event())
         self._interrupt()

@@ -81,7 +81,8 @@ class World:
             self.open(account)
         choices: dict[Callable[[], None], float] = {
             self.issue: 40,
-            self.deliver: 40,
+            self.deliver: 35,
+            self.crowd: 15,
             self.retry: 10,
             self.duplicate: 5,
             self.lose: 5,
@@ -159,6 +160,13 @@ class World:
     def deliver(self) -> None:
         if self.network:
             self._handle(self.process(), self._batch(), self.fault(*WRITING))
+
+    def crowd(self) -> None:
+        """Several callers at once, while the first is on its way to the log and may fail there."""
+        if self.network:
+            point = self.dice.choice([point for point in POINTS if "append" in point])
+            fault = Fault(point, self.dice.choice(POINTS[point]), 1, met=True)
+            self._handle(self.process(), self._batch(), fault)
 
     def move_clocks(self) -> None:
         """Each process has a clock of its own; they jump, also back, and are never far from each other."""
