@@ -16,7 +16,7 @@ import eventlet
 from nameko.containers import ServiceContainer
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from shared import telemetry
+from shared import collector, telemetry
 from shared.config import Settings
 from shared.errors import SetupFailed
 from shared.messaging.link import BROKER_ERRORS, connection_to, redacted
@@ -142,6 +142,7 @@ def serve_forever(service_classes: Sequence[type], settings: Settings, broker_wa
             await_broker(settings, broker_wait_s)
             runner = Runner(service_classes, settings)
             runner.start()
+            collector.suit_batches()
         except SetupFailed as exc:
             print(f"{names}: {exc}", file=sys.stderr)  # noqa: T201 - one sentence for the person who started it
             return 1
