@@ -57,6 +57,8 @@ available = (
 )
 
 Key = tuple[str, ...]
+DELETED = 500  # rows named in one statement
+AS_IT_WAS: dict[str, Any] = {"status": "", "credit_limit": -1}  # no account's: the columns take no NULL
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)  # a voided grant is due at once
 
 
@@ -148,47 +150,29 @@ def _fold(sums: _Sums, stream: Key, logged: LoggedEvent) -> None:
 
 
 def _write_accounts(connection: sa.Connection, insert: Any, sums: _Sums) -> None:
+    """One statement for the new and the old: in a row that is there already, `AS_IT_WAS` leaves a column as it was."""
     if not sums.accounts:
         return
+    statement = insert(accounts)
+    excluded = statement.excluded
+
+    def changed(column: str) -> Any:
+        return sa.case((excluded[column] == AS_IT_WAS[column], accounts.c[column]), else_=excluded[column])
+
+    upsert = statement.on_conflict_do_update(
+        index_elements=["operator", "account"],
+        set_={
+            "status": changed("status"),
+            "credit_limit": changed("credit_limit"),
+            "overdrawn": accounts.c.overdrawn + excluded.overdrawn,
+            "version": excluded.version,
+        },
+    )
     rows = [
-        {
-            "operator": operator,
-            "account": account,
-            "status": change.get("status"),
-            "credit_limit": change.get("credit_limit"),
-            "overdrawn": change["overdrawn"],
-            "version": change["version"],
-        }
+        {"operator": operator, "account": account, **AS_IT_WAS, **change}
         for (operator, account), change in sorted(sums.accounts.items())
     ]
-    new = [row for row in rows if row["credit_limit"] is not None and row["status"] is not None]
-    if new:
-        statement = insert(accounts)
-        connection.execute(
-            statement.on_conflict_do_nothing(index_elements=["operator", "account"]),
-            [row | {"overdrawn": 0} for row in new],
-        )
-    connection.execute(
-        sa.update(accounts)
-        .where(accounts.c.operator == sa.bindparam("o"), accounts.c.account == sa.bindparam("a"))
-        .values(
-            status=sa.func.coalesce(sa.bindparam("s", type_=sa.Text), accounts.c.status),
-            credit_limit=sa.func.coalesce(sa.bindparam("l", type_=sa.BigInteger), accounts.c.credit_limit),
-            overdrawn=accounts.c.overdrawn + sa.bindparam("w"),
-            version=sa.bindparam("v"),
-        ),
-        [
-            {
-                "o": r["operator"],
-                "a": r["account"],
-                "s": r["status"],
-                "l": r["credit_limit"],
-                "w": r["overdrawn"],
-                "v": r["version"],
-            }
-            for r in rows
-        ],
-    )
+    connection.execute(upsert, rows)
 
 
 def _write_grants(connection: sa.Connection, insert: Any, sums: _Sums) -> None:
@@ -229,15 +213,9 @@ def _write_grants(connection: sa.Connection, insert: Any, sums: _Sums) -> None:
 def _write_reservations(connection: sa.Connection, insert: Any, sums: _Sums) -> None:
     ended = [key for key, expires_at in sums.live.items() if expires_at is None]
     live = [(key, expires_at) for key, expires_at in sums.live.items() if expires_at is not None]
-    if ended:
-        connection.execute(
-            sa.delete(reservations).where(
-                reservations.c.operator == sa.bindparam("o"),
-                reservations.c.account == sa.bindparam("a"),
-                reservations.c.name == sa.bindparam("n"),
-            ),
-            [{"o": o, "a": a, "n": n} for o, a, n in ended],
-        )
+    for start in range(0, len(ended), DELETED):
+        key = sa.tuple_(reservations.c.operator, reservations.c.account, reservations.c.name)
+        connection.execute(sa.delete(reservations).where(key.in_(ended[start : start + DELETED])))
     if live:
         statement = insert(reservations)
         connection.execute(

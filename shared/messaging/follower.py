@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 PAGE_SIZE = 1000
 PAUSE_MIN_S, PAUSE_MAX_S = 0.05, 5.0
+OWN_PAUSE_S = 0.1
 
 
 class BrokenLog(Exception):
@@ -122,7 +123,7 @@ class Follow(Entrypoint):  # type: ignore[misc]
             "name": f"process {name}",
             "kind": "consumer",
             "attributes": attributes,
-            "links": [event.get("trace") for event in events],
+            "links": [event["trace"] if isinstance(event, dict) else event.trace for event in events],
         }
 
 
@@ -208,12 +209,17 @@ class FollowedLog:
             tracing.record_lag(self._container.service_name, self.name, max(0, head - position))
             if position >= max(head, self.hint):
                 self._sleep(self._follow.poll_s)
+                if self._own is not None:
+                    # What we tell ourselves is in no hurry, and larger pages leave more time to those who wait.
+                    self._pause(OWN_PAUSE_S)
 
     def _step(self, position: int) -> tuple[int, int]:
         """Pull one page and apply it. Returns the position reached and the upstream's head."""
         self.hint = 0  # whatever it hinted at, this pull will see
-        answer = self._pull(position) if self._own is None else self._read(position)
-        events, head = check_page(answer, position, self.name)
+        if self._own is None:
+            events, head = check_page(self._pull(position), position, self.name)
+        else:
+            events, head = self._read(position)
         if not events or self._follow.stopping:
             return position, head
         reached = self._apply(events)
@@ -221,15 +227,12 @@ class FollowedLog:
             raise RuntimeError(f"{self._follow.method_name} was given events after {position} and returned {reached}")
         return reached, head
 
-    def _read(self, position: int) -> dict[str, Any]:
-        """The next page of our own log: no broker between us and it. The head is read first: of what comes between
-        nothing is promised."""
-        head = self._own.head()
+    def _read(self, position: int) -> tuple[list[Any], int]:
+        """The next page of our own log: no broker between us and it."""
         page = self._own.read(position, self._follow.page_size)
-        return {
-            "events": [event._asdict() for event in page],
-            "head": max(head, page[-1].position) if page else head,
-        }
+        if len(page) < self._follow.page_size:  # that was all there is
+            return page, page[-1].position if page else position
+        return page, page[-1].position + 1
 
     def _pull(self, position: int) -> dict[str, Any]:
         arguments = {"after": position, "limit": self._follow.page_size, **self._shard}
@@ -242,7 +245,7 @@ class FollowedLog:
             self._pulling = None
         return answer
 
-    def _apply(self, events: list[dict[str, Any]]) -> int:
+    def _apply(self, events: list[Any]) -> int:
         """Run the method in a worker of its own. Returns the position it returns."""
         done = Event()
         handle_result = partial(self._applied, done)

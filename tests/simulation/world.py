@@ -164,7 +164,7 @@ class World:
     def crowd(self) -> None:
         """Several callers at once, while the first is on its way to the log and may fail there."""
         if self.network:
-            point = self.dice.choice([point for point in POINTS if "append" in point])
+            point = self.dice.choice([point for point, kinds in POINTS.items() if "riders" in kinds])
             fault = Fault(point, self.dice.choice(POINTS[point]), 1, met=True)
             self._handle(self.process(), self._batch(), fault)
 

@@ -153,6 +153,30 @@ def test_an_honest_life_has_no_differences_and_the_books_it_must_have() -> None:
     assert ledger.debited == 500_000 + 2_600_000 + 8_000_000 + 10_000
 
 
+def test_what_follows_from_a_request_uses_up_no_request_of_the_same_name() -> None:
+    """A client may have named a debit as a reversal names its grants, a closing its releases, or the sweep its own."""
+    entries = [
+        opened(),
+        granted("g1", 20_000, expires_at=LATER),
+        granted("g2", 90_000),
+        debited("v/0", 5, [["g1", 5000]]),
+        debited("d", 5, [["g1", 5000]]),
+        event("DebitReversed", "v", at=LATER, debit="d", model="m1", rate_card=CARD, amount=5000, draws=[["g1", 5000]],
+              regranted=["g1"]),
+        granted("v/0", 5000, source="adjustment", origin="g1", effective_at=LATER, at=LATER),
+        event("DebitReversed", "w", at=LATER, debit="v/0", model="m1", rate_card=CARD, amount=5000,
+              draws=[["g1", 5000]], regranted=["g1"]),
+        granted("w/0", 5000, source="adjustment", origin="g1", effective_at=LATER, at=LATER),
+        debited("w/0", 5, [["g2", 5000]]),
+        event("GrantExpired", "expire/g1", at=LATER, grant="g1", amount=10_000),
+        debited("expire/g1", 5, [["g2", 5000]]),
+        reserved("close/0", [["g2", 5000]]),
+        event("AccountClosed", "close"),
+        event("ReservationReleased", "close/0", reservation="close/0", amount=5000, draws=[["g2", 5000]]),
+    ]  # fmt: skip
+    assert found(*entries) == []
+
+
 START = [opened(), granted()]
 HELD = [*START, reserved("h1", [["g1", 5_000]])]
 

@@ -65,7 +65,7 @@ class Ledger:
             if topic != "quota.AccountOpened:1":
                 self._broken("event of an account that was not opened", position, stream, "AccountOpened", topic)
         account.version += 1
-        self.requests.used(position, stream, topic, event["request_id"])
+        self.requests.used(position, stream, topic, event, account.status == "closed")
         if account.status != "open" and topic != "quota.AccountOpened:1":
             self._check_status(position, account, topic)
         handler(position, account, event)

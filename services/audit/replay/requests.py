@@ -18,6 +18,18 @@ Fetch = Callable[[int], tuple[str, Raw]]
 SWEPT = {"quota.GrantExpired:1", "quota.ReservationExpired:1"}
 
 
+def _follows(topic: str, event: Raw, closed: bool) -> bool:
+    """An event that follows from the state or from the event before it. It is named after that one, and a client may
+    have given the same name to a request."""
+    if topic == "quota.PointsGranted:1":
+        return bool(event.get("origin"))  # a reversal's
+    if topic == "quota.ReservationReleased:1":
+        return closed  # the closing's
+    if topic == "quota.GrantVoided:1":  # the sweep's: something held came back after the grant was voided
+        return bool(event["request_id"].startswith("expire/"))
+    return topic in SWEPT
+
+
 class Reversed:
     """What was given back of one debit, over all its reversals."""
 
@@ -38,15 +50,16 @@ class Requests:
         self._positions: dict[int, int] = {}
         self._reversed: dict[tuple[str, str], Reversed] = {}
 
-    def used(self, position: int, stream: str, topic: str, request_id: str) -> None:
-        """An event answers this request."""
-        earlier = self._positions.setdefault(hash((stream, request_id)), position)
-        if earlier == position or topic in SWEPT:
+    def used(self, position: int, stream: str, topic: str, event: Raw, closed: bool) -> None:
+        """An event that may answer a request; `closed`: its account was before."""
+        if _follows(topic, event, closed):
             return
-        if topic == "quota.GrantVoided:1" and request_id.startswith("expire/"):
-            return  # the sweep again: something held came back after the grant was voided
-        at, event = self._fetch(earlier)
-        if at == stream and event.get("request_id") == request_id:
+        request_id = event["request_id"]
+        earlier = self._positions.setdefault(hash((stream, request_id)), position)
+        if earlier == position:
+            return
+        at, first = self._fetch(earlier)
+        if at == stream and first.get("request_id") == request_id:
             self._add("request has two effects", position, stream, f"only that at {earlier}", request_id)
 
     def reversed(self, position: int, stream: str, event: Raw) -> None:
