@@ -97,6 +97,8 @@ class Batch(Generic[C]):
         self.looked = False  # it was decided on all that was stored by then
         self.outcomes: list[TokengridError | Known | Made] = []
         self.events: list[NewEvent] = []
+        self.packed: Any = None  # they, as the log takes them
+        self.opened: Any = None  # a way into the log, held open for them
 
     def decide(self) -> None:
         """Decide every command anew, in order, folding what happens into the room's memory."""

@@ -6,6 +6,7 @@ raises and stores none; a lost reply to COMMIT is recognised by reading the tail
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -175,20 +176,39 @@ class EventLog(Application[str]):
             return {}
         return {key: _logged((*row[:5], None)) for key, row in _asked(self.recorder.select_known, keys).items()}
 
-    def append(self, events: Sequence[NewEvent], after: int) -> None:
-        """Store `events` at positions `after + 1` and on, all or none, durable on return.
-
-        Raises Conflict when a position, version or request key is taken (by another writer, or by an
-        earlier request), Unavailable when the database cannot be reached. Nothing was stored then.
-        """
+    def pack(self, events: Sequence[NewEvent], after: int) -> Any:
+        """All that can be done beforehand to append `events` behind position `after`: they get their positions, their
+        JSON, and the form in which the database takes them."""
         rows: list[NewRow] = []
         for position, new in enumerate(events, start=after + 1):
             event = new.event
             new.position, new.state = position, encode_event(event)
             rows.append((new.stream, new.version, event.TOPIC, new.state, new.key, new.trace))
+        return self.recorder.pack(after + 1, rows)
+
+    def open(self) -> Any:
+        """A way into the database, held open for one append; None if there is none to be had now."""
+        with contextlib.suppress(*FAILURES):
+            return self.recorder.open()
+        return None
+
+    def abandon(self, opened: Any) -> None:
+        """Give up a way that was held open."""
+        if opened is not None:
+            opened.abandon()
+
+    def append(self, events: Sequence[NewEvent], after: int, packed: Any = None, opened: Any = None) -> None:
+        """Store `events` at positions `after + 1` and on, all or none, durable on return.
+
+        `packed`, `opened`: what `pack` and `open` have made ready for this append.
+
+        Raises Conflict when a position, version or request key is taken (by another writer, or by an
+        earlier request), Unavailable when the database cannot be reached. Nothing was stored then.
+        """
+        packed = self.pack(events, after) if packed is None else packed
         for attempt in range(APPEND_ATTEMPTS_MAX):
             try:
-                self.recorder.append_rows(after + 1, rows)
+                self.recorder.append_packed(packed, opened if attempt == 0 else None)
                 return
             except FAILURES as error:
                 taken = isinstance(error, TakenError)

@@ -8,18 +8,21 @@ instead of a pipeline that can deadlock; tables are made by migrations, never he
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
-from eventsourcing.persistence import IntegrityError, Notification, OperationalError, StoredEvent
+from eventsourcing.persistence import IntegrityError, Notification, OperationalError, PersistenceError, StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
 from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteCursor, SQLiteDatastore
+from psycopg.copy import LibpqWriter
 
 COLUMNS = "position, originator_id, originator_version, topic, state, request_key, trace"
 READ = "SELECT position, originator_id, originator_version, topic, state, trace FROM events"
 
+WHOLE = 1 << 30  # bytes; more than any batch
 APPEND_LOCK = 0x61707064
 
 Row = tuple[int, str, int, str, bytes, str | None]  # as in READ
@@ -33,14 +36,20 @@ class PostgresLogRecorder(PostgresApplicationRecorder):
         super().__init__(datastore, events_table_name="events")
         self.sql_create_statements.clear()
 
-    def append_rows(self, first: int, rows: Sequence[NewRow]) -> None:
-        """Append at position `first` and on, durable on return. One attempt: the caller decides what a failure means.
+    def pack(self, first: int, rows: Sequence[NewRow]) -> bytes:
+        """All that can be done beforehand to append these rows at position `first` and on."""
+        return packed(first, rows)
+
+    def open(self) -> Copying:
+        """A COPY that waits for its rows, so that the rows need wait for nothing but the log's end."""
+        return Copying(self.datastore)
+
+    def append_packed(self, whole: bytes, opened: Copying | None = None) -> None:
+        """Append what was packed, durable on return. One attempt: the caller decides what a failure means.
 
         Raises IntegrityError if a position, a stream's version or a request key is taken.
         """
-        # One statement is a transaction of its own: no BEGIN and no COMMIT to wait for.
-        with self.datastore.get_connection() as connection, connection.cursor() as cursor, cursor.copy(COPY) as copy:
-            copy.write(packed(first, rows))
+        (opened or self.open()).store(whole)
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int]:  # noqa: ARG002
         """The library's own door: append at the log's end, wherever that is."""
@@ -112,6 +121,33 @@ class PostgresLogRecorder(PostgresApplicationRecorder):
             return cursor.fetchall()
 
 
+class Copying:
+    """One COPY into the log, begun and not ended. One statement is a transaction of its own: no BEGIN, no COMMIT."""
+
+    def __init__(self, datastore: PostgresDatastore) -> None:
+        with contextlib.ExitStack() as opening:
+            connection = opening.enter_context(datastore.get_connection())
+            cursor = opening.enter_context(connection.cursor())
+            # The kernel gets all of it before we wait: the database works on one batch while we decide the next.
+            writer = LibpqWriter(cursor, flush_threshold=WHOLE)
+            self._copy = opening.enter_context(cursor.copy(COPY, writer=writer))
+            self._open = opening.pop_all()
+
+    def store(self, whole: bytes) -> None:
+        """End it with these rows."""
+        with self._open:
+            self._copy.write(whole)
+
+    def abandon(self) -> None:
+        """End it with nothing."""
+        with contextlib.suppress(_Abandoned, PersistenceError), self._open:
+            raise _Abandoned
+
+
+class _Abandoned(Exception):
+    """A COPY is ended, its rows will not come."""
+
+
 class SQLiteLogRecorder(SQLiteApplicationRecorder):
     """The log in an SQLite file."""
 
@@ -121,20 +157,24 @@ class SQLiteLogRecorder(SQLiteApplicationRecorder):
     def construct_create_table_statements(self) -> list[str]:
         return []
 
-    def append_rows(self, first: int, rows: Sequence[NewRow]) -> None:
+    def pack(self, first: int, rows: Sequence[NewRow]) -> list[tuple[Any, ...]]:
+        """As in PostgreSQL."""
+        return [(position, *row) for position, row in enumerate(rows, start=first)]
+
+    def open(self) -> None:
+        """Nothing to prepare: a file is not far away."""
+
+    def append_packed(self, whole: list[tuple[Any, ...]], opened: None = None) -> None:  # noqa: ARG002
         """As in PostgreSQL."""
         with self.datastore.transaction(commit=True) as c:
-            self._insert_rows(c, first, rows)
+            self._insert_rows(c, whole)
 
-    def _insert_rows(self, c: SQLiteCursor, first: int, rows: Sequence[NewRow]) -> None:
-        c.executemany(
-            f"INSERT INTO events ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [(position, *row) for position, row in enumerate(rows, start=first)],
-        )
+    def _insert_rows(self, c: SQLiteCursor, whole: list[tuple[Any, ...]]) -> None:
+        c.executemany(f"INSERT INTO events ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", whole)
 
     def _insert_events(self, c: SQLiteCursor, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int]:  # noqa: ARG002
         first = (self._max_notification_id(c) or 0) + 1
-        self._insert_rows(c, first, _rows_of(stored_events))
+        self._insert_rows(c, self.pack(first, _rows_of(stored_events)))
         return list(range(first, first + len(stored_events)))
 
     def select_rows(self, after: int, limit: int) -> list[Row]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -32,6 +33,7 @@ Answer = Any  # of the room, or a TokengridError
 
 CONFLICTS_MAX = 20  # two writers taking turns lose a few; more than this means something is wrong
 CATCH_UP_PAGE = 5000
+EVEN_MIN = 64  # fewer commands than this are not divided: a commit costs more than they do
 WARY_BATCHES = 64  # after a replay so many batches look their keys up first: those who repeat seldom repeat one
 
 
@@ -63,6 +65,7 @@ class Writer(Generic[C]):
         self._trace = trace
         self._waiting: list[Slot[C]] = []
         self._waiting_count = 0  # commands in them
+        self._under_way = 0  # commands in batches that are not finished
         self._deciding = threading.Lock()
         self._appending = threading.Lock()
         self._decided = position  # as `position`, with what is decided and not stored yet
@@ -143,18 +146,25 @@ class Writer(Generic[C]):
                 for slot in batch.slots:
                     slot.alone = True
                 self._put_back(batch)
-            batch.finished.set()
+            self._finish(batch)
         except BaseException:
             # We are being killed, not those who ride with us: the next of them leads. What may have been
             # stored all the same is a replay then.
             self._put_back(batch)
-            batch.finished.set()
+            self._finish(batch)
             raise
+
+    def _finish(self, batch: Batch[C]) -> None:
+        self._under_way -= len(batch.commands)
+        batch.finished.set()
 
     def _gather(self) -> Batch[C]:
         slots: list[Slot[C]] = []
         size = 0
-        while self._waiting and (not slots or size + len(self._waiting[0].commands) <= self._batch_max):
+        # Not all that wait at once: two batches of like size keep us and the database busy, a large and a small
+        # one make each wait for the other.
+        most = min(self._batch_max, max(EVEN_MIN, (self._under_way + self._waiting_count + 1) // 2))
+        while self._waiting and (not slots or size + len(self._waiting[0].commands) <= most):
             if slots and (slots[0].alone or self._waiting[0].alone):
                 break
             slots.append(self._waiting.pop(0))
@@ -166,6 +176,7 @@ class Writer(Generic[C]):
             self._waiting[:0] = slots
             self._waiting_count += size
             raise
+        self._under_way += size
         for slot in slots:
             slot.batch = batch
         return batch
@@ -209,6 +220,8 @@ class Writer(Generic[C]):
             batch.looked = wary
             batch.after, batch.generation = self._decided, self._generation
             batch.decide()
+            if batch.events:
+                batch.packed, batch.opened = self.log.pack(batch.events, batch.after), self.log.open()
             self._decided += len(batch.events)
 
     def _holds_good(self, batch: Batch[C]) -> bool:
@@ -225,7 +238,8 @@ class Writer(Generic[C]):
             try:
                 with self._doubting(batch):
                     if batch.events:
-                        self.log.append(batch.events, batch.after)
+                        opened, batch.opened = batch.opened, None
+                        self.log.append(batch.events, batch.after, batch.packed, opened)
                         self.position += len(batch.events)
             except Conflict:
                 self._wary = WARY_BATCHES
@@ -235,10 +249,11 @@ class Writer(Generic[C]):
                 self._appending.release()
             with self._deciding:
                 self._prepare(batch)
+        time.sleep(0)  # whoever waited for the log's end goes first: the database shall not wait for our answers
         if batch.events:
             self.on_commit(self.position)
         batch.answer()
-        batch.finished.set()
+        self._finish(batch)
 
     # -- doubt: what was decided on something that was not stored --------------------------------------
     @contextlib.contextmanager
@@ -252,6 +267,8 @@ class Writer(Generic[C]):
     def _doubt(self, batch: Batch[C]) -> None:
         """What this batch did to memory did not happen, nor what was decided on it."""
         self._in_doubt = True
+        opened, batch.opened = batch.opened, None
+        self.log.abandon(opened)
         self._generation += 1
         self._doubtful |= batch.touched
 

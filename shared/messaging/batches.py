@@ -23,6 +23,7 @@ T = TypeVar("T")
 # Two batches: one is decided while the other commits.
 IN_FLIGHT = 2
 BATCH_MAX = 512
+EVEN_MIN = 64  # fewer requests than this are not divided: a commit costs more than they do
 BATCH_BYTES = 4 << 20
 # Of bodies that wait. With those in hand it bounds a process's memory, however large a request is.
 WAITING_BYTES = 128 << 20
@@ -51,6 +52,7 @@ class Batches:
         self._waiting: deque[Waiting] = deque()
         self._bytes = 0
         self._at_work = 0
+        self._under_way = 0  # requests in batches at work
 
     def add(self, waiting: Waiting) -> None:
         """Have it served. Raises Busy at once when too many wait already; does not wait."""
@@ -66,7 +68,12 @@ class Batches:
     def _work(self) -> None:
         try:
             while self._waiting:
-                self._serve(self._next())
+                batch = self._next()
+                self._under_way += len(batch)
+                try:
+                    self._serve(batch)
+                finally:
+                    self._under_way -= len(batch)
                 eventlet.sleep(0)  # let others have a turn, and what has come be read: it makes the next batch larger
         finally:
             self._at_work -= 1
@@ -74,7 +81,9 @@ class Batches:
     def _next(self) -> list[Waiting]:
         batch: list[Waiting] = []
         size = 0
-        while self._waiting and len(batch) < BATCH_MAX:
+        # Not all that wait at once: of two batches of like size one is decided while the other commits.
+        most = min(BATCH_MAX, max(EVEN_MIN, (self._under_way + len(self._waiting) + 1) // 2))
+        while self._waiting and len(batch) < most:
             body_size = len(self._waiting[0].request.body)
             if batch and size + body_size > BATCH_BYTES:
                 break

@@ -105,13 +105,13 @@ def test_postgresql_refuses_truncation(postgres_database: str) -> None:
 
 
 def test_a_lost_reply_to_commit_is_recognised(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    insert = type(log.recorder).append_rows
+    insert = type(log.recorder).append_packed
 
     def lose_reply(recorder: Any, *args: Any, **kwargs: Any) -> Any:
         insert(recorder, *args, **kwargs)
         raise OperationalError("connection lost")
 
-    monkeypatch.setattr(type(log.recorder), "append_rows", lose_reply)
+    monkeypatch.setattr(type(log.recorder), "append_packed", lose_reply)
     log.append([opened(1, "k1")], 0)
     assert log.head() == 1
 
@@ -127,7 +127,7 @@ def test_a_store_that_stays_away_is_unavailable(log: EventLog, monkeypatch: pyte
         raise OperationalError("connection refused")
 
     monkeypatch.setattr("shared.eventstore.log.APPEND_BACKOFF_S", 0.001)
-    monkeypatch.setattr(type(log.recorder), "append_rows", fail)
+    monkeypatch.setattr(type(log.recorder), "append_packed", fail)
     with pytest.raises(Unavailable):
         log.append([opened(1)], 0)
 

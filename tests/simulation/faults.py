@@ -113,7 +113,7 @@ class Process:
         recorder: Any = app.log.recorder
         for question in ("select_rows", "select_stream", "select_known"):
             setattr(recorder, question, self._around(getattr(recorder, question), before="reading"))
-        recorder.append_rows = self._around(recorder.append_rows, before="before the append", after="stored")
+        recorder.append_packed = self._around(recorder.append_packed, before="before the append", after="stored")
         recorder._insert_rows = self._around(recorder._insert_rows, after="inside the append")
         accounts: Any = app.accounts
         accounts.evolve = self._around(accounts.evolve, after="folding")

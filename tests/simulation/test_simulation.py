@@ -24,7 +24,7 @@ from tests.simulation.world import run
 
 LIVES = int(os.environ.get("TOKENGRID_SOAK_SEEDS", "120"))
 VARIETY_LIVES = 40
-CANARY_LIVES = 50  # each planted bug must be found within so many
+CANARY_LIVES = 80  # each planted bug must be found within so many
 
 
 @pytest.fixture(autouse=True)
@@ -79,8 +79,8 @@ EVENTS = (
 # --- canaries: bugs as they are really made ----------------------------------------------------------
 def keys_are_not_stored(patch: pytest.MonkeyPatch) -> None:
     insert = SQLiteLogRecorder._insert_rows
-    keyless = lambda rows: [(*row[:4], None, row[5]) for row in rows]  # noqa: E731
-    patch.setattr(SQLiteLogRecorder, "_insert_rows", lambda self, c, first, rows: insert(self, c, first, keyless(rows)))
+    keyless = lambda rows: [(*row[:5], None, row[6]) for row in rows]  # noqa: E731
+    patch.setattr(SQLiteLogRecorder, "_insert_rows", lambda self, c, rows: insert(self, c, keyless(rows)))
 
 
 def a_failed_append_is_taken_for_stored(patch: pytest.MonkeyPatch) -> None:

@@ -215,7 +215,7 @@ class World:
 
     # -- what they are made of ----------------------------------------------------------------------
     def process(self) -> Process:
-        return self.dice.choices(self.processes, [3, 1])[0]
+        return self.dice.choices(self.processes, [3, 2])[0]
 
     def fault(self, *points: str) -> Fault | None:
         if self.dice.random() < 0.5:

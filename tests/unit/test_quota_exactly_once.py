@@ -138,9 +138,7 @@ def test_a_writer_that_lost_the_race_decides_anew(world: World, monkeypatch: pyt
     assert raced
 
 
-def test_a_reservation_made_elsewhere_during_a_decision_is_there(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reservation_made_elsewhere_during_a_decision_is_there(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.open(points=1_000_000)
     other = world.start()
     known = EventLog.known

@@ -171,12 +171,12 @@ def _a_hold_never_ends(patch: pytest.MonkeyPatch) -> None:
 
 
 def _keys_are_not_stored(patch: pytest.MonkeyPatch) -> None:
-    append = SQLiteLogRecorder.append_rows
+    pack = SQLiteLogRecorder.pack
 
-    def keyless(recorder: SQLiteLogRecorder, first: int, rows: Sequence[NewRow]) -> None:
-        append(recorder, first, [(*row[:4], None, row[5]) for row in rows])
+    def keyless(recorder: SQLiteLogRecorder, first: int, rows: Sequence[NewRow]) -> Any:
+        return pack(recorder, first, [(*row[:4], None, row[5]) for row in rows])
 
-    patch.setattr(SQLiteLogRecorder, "append_rows", keyless)
+    patch.setattr(SQLiteLogRecorder, "pack", keyless)
 
 
 def _a_price_is_off_by_one(patch: pytest.MonkeyPatch) -> None:
