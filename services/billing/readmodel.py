@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from services.billing import tables as t
 from services.billing.domain.canonical import canonical_json
@@ -18,6 +17,7 @@ from shared.clock import period_of
 from shared.contracts import billing as b
 from shared.contracts import quota as q
 from shared.eventstore.log import LoggedEvent
+from shared.eventstore.rows import upsert
 from shared.sharding import shard_named
 
 # By name, not by version: a version that nobody here can decode must stop the follower, not be skipped.
@@ -169,23 +169,15 @@ def _upsert(
     take: Sequence[str] = (),
 ) -> None:
     """Insert rows, or add and take over columns where the key is there. A trace stays if no newer one came."""
-    found = list(rows)
-    if not found:
-        return
-    on_postgresql = connection.dialect.name == "postgresql"
-    insert: Any = (postgresql if on_postgresql else sqlite).insert(table)
-    changed = {name: table.c[name] + insert.excluded[name] for name in add}
-    changed |= {name: insert.excluded[name] for name in take}
-    if "trace" in table.c:
-        changed["trace"] = sa.func.coalesce(insert.excluded.trace, table.c.trace)
-    if on_postgresql:
-        # One array a column: five times as fast as a row at a time, and one statement to plan.
-        names = list(found[0])
-        arrays = [sa.func.unnest(sa.bindparam(name, type_=postgresql.ARRAY(table.c[name].type))) for name in names]
-        insert = insert.from_select(names, sa.select(*arrays))
-        columns = {name: [row[name] for row in found] for name in names}
-    statement = insert.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=changed)
-    connection.execute(statement, columns if on_postgresql else found)
+
+    def changes(excluded: Any) -> dict[str, Any]:
+        changed = {name: table.c[name] + excluded[name] for name in add}
+        changed |= {name: excluded[name] for name in take}
+        if "trace" in table.c:
+            changed["trace"] = sa.func.coalesce(excluded.trace, table.c.trace)
+        return changed
+
+    upsert(connection, table, list(rows), changes)
 
 
 # --- billing's own side ----------------------------------------------------------------------

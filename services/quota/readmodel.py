@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from operator import itemgetter
+from time import sleep
 from typing import Any, NamedTuple
 
+import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from services.quota import sections
 from shared.contracts import quota as q
 from shared.eventstore.log import LoggedEvent
+from shared.eventstore.rows import delete, upsert
 
 meta = sa.MetaData()
 
@@ -56,8 +59,8 @@ available = (
     grants.c.granted - grants.c.reserved - grants.c.debited + grants.c.reversed - grants.c.expired - grants.c.voided
 )
 
-Key = tuple[str, ...]
-DELETED = 500  # rows named in one statement
+Key = tuple[str, str]
+FOLDED = 500  # events, before others get their turn
 AS_IT_WAS: dict[str, Any] = {"status": "", "credit_limit": -1}  # no account's: the columns take no NULL
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)  # a voided grant is due at once
 
@@ -71,20 +74,38 @@ class _Sums:
     """What one page changes, added up per row."""
 
     def __init__(self) -> None:
-        self.grants: dict[Key, dict[str, Any]] = {}
-        self.accounts: dict[Key, dict[str, Any]] = {}
-        self.live: dict[Key, datetime | None] = {}  # reservation -> expiry, None once it has ended
+        self.grants: dict[Key, dict[str, Any]] = {}  # stream and name of the grant
+        self.accounts: dict[str, dict[str, Any]] = {}
+        self.live: dict[Key, datetime | None] = {}  # stream and reservation -> expiry, None once it has ended
 
-    def account(self, stream: Key) -> dict[str, Any]:
-        return self.accounts.setdefault(stream, {"overdrawn": 0})
+    def account(self, stream: str) -> dict[str, Any]:
+        found = self.accounts.get(stream)
+        if found is None:
+            found = self.accounts[stream] = {"overdrawn": 0}
+        return found
 
-    def move(self, stream: Key, column: str, draws: Iterable[q.Draw], sign: int = 1) -> None:
+    def move(self, stream: str, column: str, draws: Iterable[q.Draw], sign: int = 1) -> None:
         for draw in draws:
             self.add(stream, draw.grant, column, sign * draw.amount)
 
-    def add(self, stream: Key, grant: str, column: str, amount: int) -> None:
-        row = self.grants.setdefault((*stream, grant), {})
-        row[column] = row.get(column, 0) + amount
+    def add(self, stream: str, grant: str, column: str, amount: int) -> None:
+        row = self.grants.get((stream, grant))
+        if row is None:
+            row = self.grants[(stream, grant)] = dict.fromkeys(AMOUNTS, 0)
+        row[column] += amount
+
+
+class _Debited(msgspec.Struct, gc=False):
+    """Of `TokensDebited` what moves something: nearly all events are such, and the rest of them is most of them."""
+
+    draws: tuple[q.Draw, ...]
+    overdrawn: int = 0
+    freed: tuple[q.Draw, ...] = ()
+    reservation: str = ""
+    final: bool = True
+
+
+_debited = msgspec.json.Decoder(_Debited).decode
 
 
 class BalanceProjection:
@@ -94,38 +115,48 @@ class BalanceProjection:
 
     def apply(self, connection: sa.Connection, page: Sequence[LoggedEvent]) -> None:
         sums = _Sums()
-        for logged in page:
-            _fold(sums, tuple(logged.stream.split("/", 1)), logged)
-        insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert
-        _write_accounts(connection, insert, sums)
-        _write_grants(connection, insert, sums)
-        _write_reservations(connection, insert, sums)
+        for number, logged in enumerate(page, start=1):
+            if logged.topic == q.TokensDebited.TOPIC:
+                _fold_debit(sums, logged)
+            else:
+                _fold(sums, logged.stream, logged)
+            if number % FOLDED == 0:
+                sleep(0)  # commands do not wait for us
+        _write_accounts(connection, sums)
+        _write_grants(connection, sums)
+        _write_reservations(connection, sums)
         sections.complete(connection, page)
 
 
-def _fold(sums: _Sums, stream: Key, logged: LoggedEvent) -> None:
+def _fold_debit(sums: _Sums, logged: LoggedEvent) -> None:
+    stream, event = logged.stream, _debited(logged.state)
+    account = sums.account(stream)
+    account["version"] = logged.version
+    account["overdrawn"] += event.overdrawn
+    sums.move(stream, "debited", event.draws)
+    if event.reservation:
+        sums.move(stream, "reserved", event.freed, -1)
+        if event.final:
+            sums.live[(stream, event.reservation)] = None
+
+
+def _fold(sums: _Sums, stream: str, logged: LoggedEvent) -> None:
     event = logged.event
     account = sums.account(stream)
     account["version"] = logged.version
     match event:
-        case q.TokensDebited():
-            sums.move(stream, "reserved", event.freed, -1)
-            sums.move(stream, "debited", event.draws)
-            account["overdrawn"] += event.overdrawn
-            if event.reservation and event.final:
-                sums.live[(*stream, event.reservation)] = None
         case q.PointsReserved():
             sums.move(stream, "reserved", event.draws)
-            sums.live[(*stream, event.request_id)] = event.expires_at
+            sums.live[(stream, event.request_id)] = event.expires_at
         case q.ReservationExtended():
             sums.move(stream, "reserved", event.draws)
-            sums.live[(*stream, event.reservation)] = event.expires_at
+            sums.live[(stream, event.reservation)] = event.expires_at
         case q.ReservationReleased() | q.ReservationExpired():
             sums.move(stream, "reserved", event.draws, -1)
-            sums.live[(*stream, event.reservation)] = None
+            sums.live[(stream, event.reservation)] = None
         case q.PointsGranted():
             sums.add(stream, event.request_id, "granted", event.amount)
-            sums.grants[(*stream, event.request_id)]["expires_at"] = event.expires_at
+            sums.grants[(stream, event.request_id)]["expires_at"] = event.expires_at
         case q.DebitReversed():
             back = [d for d in event.draws if d.grant not in event.regranted]
             sums.move(stream, "reversed", back)
@@ -134,7 +165,7 @@ def _fold(sums: _Sums, stream: Key, logged: LoggedEvent) -> None:
             sums.add(stream, event.grant, "expired", event.amount)
         case q.GrantVoided():
             sums.add(stream, event.grant, "voided", event.amount)
-            sums.grants[(*stream, event.grant)]["ended"] = True
+            sums.grants[(stream, event.grant)]["ended"] = True
         case q.AccountOpened():
             account.update(status="open", credit_limit=event.credit_limit)
         case q.CreditLimitSet():
@@ -149,82 +180,54 @@ def _fold(sums: _Sums, stream: Key, logged: LoggedEvent) -> None:
             raise TypeError(f"not an event of an account: {logged.topic}")
 
 
-def _write_accounts(connection: sa.Connection, insert: Any, sums: _Sums) -> None:
+def _write_accounts(connection: sa.Connection, sums: _Sums) -> None:
     """One statement for the new and the old: in a row that is there already, `AS_IT_WAS` leaves a column as it was."""
-    if not sums.accounts:
-        return
-    statement = insert(accounts)
-    excluded = statement.excluded
 
-    def changed(column: str) -> Any:
-        return sa.case((excluded[column] == AS_IT_WAS[column], accounts.c[column]), else_=excluded[column])
+    def changes(excluded: Any) -> dict[str, Any]:
+        kept = {
+            name: sa.case((excluded[name] == as_it_was, accounts.c[name]), else_=excluded[name])
+            for name, as_it_was in AS_IT_WAS.items()
+        }
+        return {**kept, "overdrawn": accounts.c.overdrawn + excluded.overdrawn, "version": excluded.version}
 
-    upsert = statement.on_conflict_do_update(
-        index_elements=["operator", "account"],
-        set_={
-            "status": changed("status"),
-            "credit_limit": changed("credit_limit"),
-            "overdrawn": accounts.c.overdrawn + excluded.overdrawn,
-            "version": excluded.version,
-        },
-    )
     rows = [
-        {"operator": operator, "account": account, **AS_IT_WAS, **change}
-        for (operator, account), change in sorted(sums.accounts.items())
+        {**_names(stream), **AS_IT_WAS, **change} for stream, change in sorted(sums.accounts.items(), key=itemgetter(0))
     ]
-    connection.execute(upsert, rows)
+    upsert(connection, accounts, rows, changes)
 
 
-def _write_grants(connection: sa.Connection, insert: Any, sums: _Sums) -> None:
-    if not sums.grants:
-        return
-    statement = insert(grants)
-    added = {name: grants.c[name] + statement.excluded[name] for name in AMOUNTS}
-    ended = grants.c.ended | statement.excluded.ended
-    expires_at = sa.func.coalesce(grants.c.expires_at, statement.excluded.expires_at)
-    upsert = statement.on_conflict_do_update(
-        index_elements=["operator", "account", "name"],
-        set_={
-            **added,
-            "ended": ended,
-            "expires_at": expires_at,
-            # Empty once it is used up: the index holds only grants that matter, however many there ever were.
-            "due_at": sa.case((_left(added) <= 0, sa.null()), (ended, LONG_AGO), else_=expires_at),
-        },
-    )
+def _write_grants(connection: sa.Connection, sums: _Sums) -> None:
+    def changes(excluded: Any) -> dict[str, Any]:
+        added = {name: grants.c[name] + excluded[name] for name in AMOUNTS}
+        ended = grants.c.ended | excluded.ended
+        expires_at = sa.func.coalesce(grants.c.expires_at, excluded.expires_at)
+        # Empty once it is used up: the index holds only grants that matter, however many there ever were.
+        due_at = sa.case((_left(added) <= 0, sa.null()), (ended, LONG_AGO), else_=expires_at)
+        return {**added, "ended": ended, "expires_at": expires_at, "due_at": due_at}
+
     rows = []
-    for (operator, account, name), change in sorted(sums.grants.items()):
-        amounts = {column: change.get(column, 0) for column in AMOUNTS}
+    for (stream, name), change in sorted(sums.grants.items(), key=itemgetter(0)):
         ends_at = LONG_AGO if change.get("ended") else change.get("expires_at")
-        rows.append(
-            {
-                "operator": operator,
-                "account": account,
-                "name": name,
-                "expires_at": change.get("expires_at"),
-                "ended": change.get("ended", False),
-                "due_at": ends_at if _left(amounts) > 0 else None,
-                **amounts,
-            }
-        )
-    connection.execute(upsert, rows)
+        due_at = ends_at if _left(change) > 0 else None
+        rows.append({**_names(stream), "name": name, "expires_at": None, "ended": False, "due_at": due_at, **change})
+    upsert(connection, grants, rows, changes)
 
 
-def _write_reservations(connection: sa.Connection, insert: Any, sums: _Sums) -> None:
-    ended = [key for key, expires_at in sums.live.items() if expires_at is None]
-    live = [(key, expires_at) for key, expires_at in sums.live.items() if expires_at is not None]
-    for start in range(0, len(ended), DELETED):
-        key = sa.tuple_(reservations.c.operator, reservations.c.account, reservations.c.name)
-        connection.execute(sa.delete(reservations).where(key.in_(ended[start : start + DELETED])))
-    if live:
-        statement = insert(reservations)
-        connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=["operator", "account", "name"],
-                set_={"expires_at": statement.excluded.expires_at},
-            ),
-            [{"operator": o, "account": a, "name": n, "expires_at": at} for (o, a, n), at in live],
-        )
+def _write_reservations(connection: sa.Connection, sums: _Sums) -> None:
+    ended, live = [], []
+    for (stream, name), expires_at in sums.live.items():
+        row = {**_names(stream), "name": name}
+        if expires_at is None:
+            ended.append(row)
+        else:
+            live.append({**row, "expires_at": expires_at})
+    delete(connection, reservations, ended)
+    upsert(connection, reservations, live, lambda excluded: {"expires_at": excluded.expires_at})
+
+
+def _names(stream: str) -> dict[str, str]:
+    operator, _, account = stream.partition("/")
+    return {"operator": operator, "account": account}
 
 
 # --- questions -----------------------------------------------------------------------------------

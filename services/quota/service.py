@@ -40,6 +40,9 @@ def shard_of_command(fields: msgspec.Raw, shards: int) -> int | None:
     return shard_of(place.operator, place.account, shards)
 
 
+OWN_PAGE = 20_000  # events: the more of them at once, the fewer rows are written twice
+
+
 class QuotaService(LogService):
     """Who may spend what: accounts, grants, reservations, debits."""
 
@@ -82,7 +85,7 @@ class QuotaService(LogService):
     def on_catalog(self, page: list[dict[str, Any]]) -> int:
         return self.app.follow_catalog(page)
 
-    @follow("quota")
+    @follow("quota", page_size=OWN_PAGE)
     def on_quota(self, page: list[dict[str, Any]], shard: int = 0) -> int:
         return self.app.follow_quota(page, shard)
 

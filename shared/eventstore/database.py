@@ -18,10 +18,7 @@ MIGRATION_LOCK = 0x746F6B656E
 def engine(url: str) -> sa.Engine:
     """An engine with the guarantees we count on: SQLite durable at commit and waiting for locks."""
     if not url.startswith("sqlite"):
-        made = sa.create_engine(url, pool_size=5, max_overflow=5, pool_pre_ping=True, pool_timeout=10)
-        # Many rows in one statement: one at a time, each waits for the network two or three times.
-        made.dialect.use_insertmanyvalues_wo_returning = True
-        return made
+        return sa.create_engine(url, pool_size=5, max_overflow=5, pool_pre_ping=True, pool_timeout=10)
     path = sa.make_url(url).database
     if path:
         Path(path).parent.mkdir(parents=True, exist_ok=True)

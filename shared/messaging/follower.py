@@ -35,7 +35,8 @@ log = logging.getLogger(__name__)
 
 PAGE_SIZE = 1000
 PAUSE_MIN_S, PAUSE_MAX_S = 0.05, 5.0
-OWN_PAUSE_S = 0.1
+# After a page of our own log: as long as it takes to gather one that is worth the while.
+OWN_PAUSE_MIN_S, OWN_PAUSE_MAX_S, OWN_PACE = 0.1, 1.0, 5000.0
 
 
 class BrokenLog(Exception):
@@ -74,7 +75,8 @@ class Follow(Entrypoint):  # type: ignore[misc]
 
     def setup(self) -> None:
         settings = settings_of(self.container.config)
-        self.page_size = min(self._page_size or PAGE_SIZE, settings.page_max)
+        self.own_page_size = self._page_size or PAGE_SIZE
+        self.page_size = min(self.own_page_size, settings.page_max)
         self.poll_s = self._poll_s or settings.follow_poll_s
         self.stopping = False
         self.wire.setup()
@@ -190,7 +192,8 @@ class FollowedLog:
             try:
                 if position is None:
                     position = self._apply([])
-                position, head = self._step(position)
+                reached, head = self._step(position)
+                events, position = reached - position, reached
             except Stopped:
                 return
             except Conflict:
@@ -210,8 +213,8 @@ class FollowedLog:
             if position >= max(head, self.hint):
                 self._sleep(self._follow.poll_s)
                 if self._own is not None:
-                    # What we tell ourselves is in no hurry, and larger pages leave more time to those who wait.
-                    self._pause(OWN_PAUSE_S)
+                    # What we tell ourselves is in no hurry: the larger a page, the fewer rows are written twice.
+                    self._pause(min(OWN_PAUSE_MAX_S, max(OWN_PAUSE_MIN_S, events / OWN_PACE)))
 
     def _step(self, position: int) -> tuple[int, int]:
         """Pull one page and apply it. Returns the position reached and the upstream's head."""
@@ -229,10 +232,15 @@ class FollowedLog:
 
     def _read(self, position: int) -> tuple[list[Any], int]:
         """The next page of our own log: no broker between us and it."""
-        page = self._own.read(position, self._follow.page_size)
-        if len(page) < self._follow.page_size:  # that was all there is
-            return page, page[-1].position if page else position
-        return page, page[-1].position + 1
+        page: list[Any] = []
+        reached = position
+        while len(page) < self._follow.own_page_size:
+            part = self._own.read(reached, self._follow.page_size)
+            page += part
+            if len(part) < self._follow.page_size:
+                return page, page[-1].position if page else position  # that was all there is
+            reached = page[-1].position
+        return page, reached + 1
 
     def _pull(self, position: int) -> dict[str, Any]:
         arguments = {"after": position, "limit": self._follow.page_size, **self._shard}
