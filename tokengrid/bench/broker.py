@@ -24,9 +24,9 @@ from tokengrid.servers import PostgreSQL, RabbitMQ, process
 VIA = "RabbitMQ"
 ROUNDS = 3
 IN_FLIGHT = 200  # of single calls
-LISTS = {1: 200, 50: 100, 1000: 12}  # calls in a round, by size; of others, four
+LISTS = {1: 400, 50: 600, 1000: 40}  # calls in a round, by size: about a second
 FIFTY = 50  # commands a call, of a caller who gathers some
-LISTS_IN_FLIGHT = 2  # so that a list is on its way while another is worked on
+LISTS_IN_FLIGHT = 4  # two in hand, two on their way
 PACED_S = 2.0
 START_DEADLINE_S = 60.0
 STOP_BOUND_S = 25.0
@@ -149,7 +149,7 @@ def _rates(quota: Load, stock: Load, progress: Progress) -> list[Row]:
         return Measure(name, unit, count, prepare, against, check)
 
     def lists(size: int) -> Measure:
-        count = LISTS.get(size, 4)
+        count = LISTS.get(size, 8)
 
         def prepare() -> Work:
             bodies = _lists(size, count)
