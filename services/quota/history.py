@@ -27,23 +27,23 @@ def account_as_of(events: EventLog, stream: str, at: datetime | None, known_at: 
     Reads the stream once up to there, and what was dated back a second time.
     """
     account = Account()
-    history, begin = None, 0
+    history = History(at) if at is not None else None
+    folded, in_order = 0, True
     for logged in _taking_turns(events.whole_stream(stream)):
         event = logged.event
         if known_at is not None and event.recorded_at > known_at:
             break
-        if history is None and (at is None or event.at <= at):
-            account.evolve(logged.version, event)  # as has all before it
-            continue
-        if history is None:
-            assert at is not None, "else everything has happened"
-            history, begin = History(account, at), logged.version
-        history.add(event)
-    counted = history.counted() if history else bytearray()
-    end = begin + counted.rfind(1)
-    if end >= begin > 0:
-        for logged in _taking_turns(events.whole_stream(stream, begin - 1)):
-            if counted[logged.version - begin]:
+        if history is not None:
+            history.add(event)
+        in_order = in_order and (at is None or event.at <= at)
+        if in_order:  # it counts, as does all before it
+            account.evolve(logged.version, event)
+            folded = logged.version
+    counted = history.counted() if history is not None else bytearray()
+    end = 1 + counted.rfind(1)  # the version of the last that counts
+    if end > folded:
+        for logged in _taking_turns(events.whole_stream(stream, folded)):
+            if counted[logged.version - 1]:
                 account.evolve(logged.version, logged.event)
             if logged.version >= end:
                 break

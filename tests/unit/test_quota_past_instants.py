@@ -235,7 +235,7 @@ def test_what_counts_by_an_instant_counts_by_every_later_one(tmp_path: Path, see
         logged = list(world.app.log.whole_stream(f"{OPERATOR}/{name}"))
         before: set[int] = set()
         for instant in sorted(instants(world, dice)):
-            counts = counted(Account(), [e.event for e in logged], instant)
+            counts = counted([e.event for e in logged], instant)
             assert before <= counts
             happened = {n for n, e in enumerate(logged) if e.event.at <= instant and "Expired" not in e.topic}
             assert happened <= counts
@@ -244,8 +244,8 @@ def test_what_counts_by_an_instant_counts_by_every_later_one(tmp_path: Path, see
     world.app.close()
 
 
-def counted(account: Account, events: list[Any], instant: datetime) -> set[int]:
-    asked = History(account, instant)
+def counted(events: list[Any], instant: datetime) -> set[int]:
+    asked = History(instant)
     for event in events:
         asked.add(event)
     return {number for number, one in enumerate(asked.counted()) if one}
@@ -261,7 +261,7 @@ def test_what_has_happened_to_the_last_event_may_be_folded_first(tmp_path: Path,
         logged = list(world.app.log.whole_stream(stream))
         for instant in instants(world, dice):
             whole = Account()
-            counts = counted(Account(), [e.event for e in logged], instant)
+            counts = counted([e.event for e in logged], instant)
             for index in sorted(counts):
                 whole.evolve(logged[index].version, logged[index].event)
             assert whole_state(account_as_of(world.app.log, stream, instant, None)) == whole_state(whole)

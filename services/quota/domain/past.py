@@ -25,44 +25,39 @@ from bisect import bisect_right, insort
 from collections.abc import Iterable
 from datetime import datetime
 
-from services.quota.domain.account import Account
 from shared.contracts import quota as q
 from shared.contracts.base import Event
 
 Lot = tuple[datetime, int, int]  # points of a grant: when they came there, by which event, how many
 
-BEFORE = -1  # the number of whatever came before the events that are looked at: it counts in any case
+NOTHING = -1  # the number of no event
 EXPIRIES = (q.GrantExpired, q.ReservationExpired)
 
 
 class History:
-    """Which of an account's events count by `at`: give it the events in their order, then ask.
-
-    `account`: the books before the first of them, all of which counts by then; it is not changed. Some 50 bytes of
+    """Which of an account's events count by `at`: give it all of them, in their order, then ask. Some 50 bytes of
     memory an event.
     """
 
-    def __init__(self, account: Account, at: datetime) -> None:
+    def __init__(self, at: datetime) -> None:
         self._at = at
         self._happened = bytearray()  # for each event whether its own time has come
         self._expiries = bytearray()
         self._builds_on = array("q")  # numbers of events, for one event after the other
         self._ends = array("q")  # where in it those of each event end
-        self._opening = BEFORE
+        self._opening = NOTHING
         self._grants: dict[str, int] = {}
         self._calls: dict[str, int] = {}  # reservation -> the last that happened to it
         self._debits: dict[str, int] = {}
         self._regranting: dict[str, int] = {}  # ended grant -> the last reversal that gave it back as a new one
-        self._lots: dict[str, list[Lot]] = {
-            name: [(at, BEFORE, grant.available)] for name, grant in account.grants.items() if grant.available
-        }
+        self._lots: dict[str, list[Lot]] = {}
 
     def add(self, event: Event) -> None:
         """The next event."""
         number = len(self._happened)
         self._happened.append(event.at <= self._at)
         self._expiries.append(isinstance(event, EXPIRIES))
-        self._builds_on.extend(self._follow(number, event) - {number, BEFORE})
+        self._builds_on.extend(self._follow(number, event) - {number, NOTHING})
         self._ends.append(len(self._builds_on))
 
     def counted(self) -> bytearray:
@@ -102,14 +97,14 @@ class History:
                 self._give(number, event.at, event.draws)
             case q.PointsGranted():
                 self._grants[event.request_id] = number
-                under.add(self._regranting.get(event.origin, BEFORE))
+                under.add(self._regranting.get(event.origin, NOTHING))
                 self._give(number, event.at, [q.Draw(event.request_id, event.amount)])
             case q.DebitReversed():
-                under.add(self._debits.get(event.debit, BEFORE))
+                under.add(self._debits.get(event.debit, NOTHING))
                 self._give(number, event.at, [draw for draw in event.draws if draw.grant not in event.regranted])
                 self._regranting.update(dict.fromkeys(event.regranted, number))
             case q.GrantExpired() | q.GrantVoided():
-                under.add(self._grants.get(event.grant, BEFORE))
+                under.add(self._grants.get(event.grant, NOTHING))
                 self._take(number, event.at, [q.Draw(event.grant, event.amount)], under)
             case q.AccountOpened():
                 self._opening = number
@@ -117,7 +112,7 @@ class History:
 
     def _next(self, reservation: str, number: int) -> int:
         """The last that happened to a reservation before this."""
-        last = self._calls.get(reservation, BEFORE)
+        last = self._calls.get(reservation, NOTHING)
         self._calls[reservation] = number
         return last
 
