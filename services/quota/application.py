@@ -143,6 +143,10 @@ class Accounts:
             self.accounts.pop(stream, None)
             self.snapshots.forget(stream)
 
+    def forget_all(self) -> None:
+        """Drop every account."""
+        self.forget(set(self.accounts))
+
     def answer(self, command: q.QuotaCommand, events: Sequence[Stored], replayed: bool) -> msgspec.Raw:
         if not events:
             return NOTHING
@@ -165,7 +169,7 @@ class QuotaApplication(RoomApplication):
         self.sections = Sections(self.engine)
         self.snapshots = Snapshots(self.engine, self.log, settings.snapshot_every)
         self.accounts = Accounts(self.log, self.catalogue, self.snapshots, settings, clock)
-        self.writer: Writer[q.QuotaCommand] = self.writer_for(self.accounts, self.log.head(), hopeful=True)
+        self.writer: Writer[q.QuotaCommand] = self.writer_for(self.accounts, self.log.head(), self.accounts.forget_all)
         self.intake = Intake(
             self.writer,
             _read,

@@ -40,9 +40,9 @@ class RoomApplication:
         """Its shards, in order: a service that has no several is its own only one."""
         return (self,)
 
-    def writer_for(self, room: Room[C], position: int, *, hopeful: bool = False) -> Writer[C]:
+    def writer_for(self, room: Room[C], position: int, forget_all: Callable[[], None] | None = None) -> Writer[C]:
         """The one writer of this process; `position`: up to where the room's memory needs nothing of the log.
-        `hopeful`: the room remembers nothing but what its log says."""
+        `forget_all`: drops all of it, if it is nothing but what the log says; then the writer is a hopeful one."""
         return Writer(
             self.log,
             room,
@@ -51,7 +51,7 @@ class RoomApplication:
             on_commit=self.committed,
             trace=current_traceparent,
             position=position,
-            hopeful=hopeful,
+            forget_all=forget_all,
         )
 
     def committed(self, head: int) -> None:

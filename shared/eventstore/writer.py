@@ -33,6 +33,7 @@ Answer = Any  # of the room, or a TokengridError
 
 CONFLICTS_MAX = 20  # two writers taking turns lose a few; more than this means something is wrong
 CATCH_UP_PAGE = 5000
+FAR = 20_000  # events that nobody should wait for
 EVEN_MIN = 64  # fewer commands than this are not divided: a commit costs more than they do
 WARY_BATCHES = 64  # after a replay so many batches look their keys up first: those who repeat seldom repeat one
 
@@ -54,7 +55,7 @@ class Writer(Generic[C]):
         waiting_max: int = 65_536,
         trace: Callable[[], str | None] = lambda: None,
         position: int = 0,
-        hopeful: bool = False,
+        forget_all: Callable[[], None] | None = None,
     ) -> None:
         self.log = log
         self.room = room
@@ -72,7 +73,7 @@ class Writer(Generic[C]):
         self._generation = 0  # how often something decided was not stored
         self._in_doubt = False
         self._doubtful: set[str] = set()  # streams whose state in memory may never have been stored
-        self._hopeful = hopeful
+        self._forget_all = forget_all  # of a hopeful writer's room
         self._wary = 0  # batches that look first
 
     def submit(self, command: C) -> dict[str, Any]:
@@ -208,7 +209,7 @@ class Writer(Generic[C]):
         if batch.tries == CONFLICTS_MAX:
             raise Conflict("another writer was faster, repeatedly")
         with self._doubting(batch):
-            wary = not self._hopeful or batch.tries > 0 or self._wary > 0
+            wary = self._forget_all is None or batch.tries > 0 or self._wary > 0
             if wary or self._in_doubt:
                 with self._appending:  # nothing is on its way to the log
                     self._recover()
@@ -288,6 +289,11 @@ class Writer(Generic[C]):
             for logged in page:
                 self.room.evolve(logged.stream, logged.version, logged.event)
             self.position = self._decided = page[-1].position
+            if self._forget_all is not None and len(page) == CATCH_UP_PAGE:
+                head = self.log.head()
+                if head - self.position > FAR:  # a process that has long stood by: it is quicker to begin anew
+                    self._forget_all()
+                    self.position = self._decided = head
         return self.position > began
 
 

@@ -14,6 +14,7 @@ from greenlet import GreenletExit
 
 from services.quota.application import Accounts
 from shared.errors import Busy, TokengridError, Unavailable
+from shared.eventstore import writer as writer_module
 from shared.eventstore.log import EventLog
 from shared.eventstore.recorders import SQLiteLogRecorder
 from tests.unit.quota_world import OPERATOR, World
@@ -272,3 +273,18 @@ def test_what_waits_is_counted_through_kills_and_faults(world: World, monkeypatc
     for green in callers[2:]:
         green.wait()
     assert world.app.writer._waiting_count == 0
+
+
+def test_a_process_that_stood_by_for_long_begins_anew(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "CATCH_UP_PAGE", 5)
+    monkeypatch.setattr(writer_module, "FAR", 10)
+    other = world.start()
+    other.execute([named("debit", f"e{n}", **DEBIT) for n in range(2)])
+    other.execute([named("debit", f"f{n}", model="kimi-k2.5", usage={"input": 1}) for n in range(30)])
+    assert world.app.accounts.accounts  # as they were before all that
+    reads: list[int] = []
+    read = EventLog.read
+    monkeypatch.setattr(EventLog, "read", lambda log, after, limit: reads.append(after) or read(log, after, limit))  # type: ignore[func-returns-value]
+    assert world.balance()["available"] == 1_000_000 - 200_000 - 30_000
+    assert len(reads) == 2  # a page, and that behind the head there is nothing
+    assert world.do("debit", request_id="d", **DEBIT)["position"] == world.app.log.head()
