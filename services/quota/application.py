@@ -178,6 +178,10 @@ class QuotaApplication(RoomApplication):
             check=self._refuse_others if settings.quota_shards > 1 else None,
         )
 
+    @property
+    def busy(self) -> bool:
+        return self.writer.busy
+
     # -- commands -------------------------------------------------------------------------------
     def submit(self, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """One command by its method's name. Raises its refusal."""

@@ -54,6 +54,11 @@ class RoomApplication:
             forget_all=forget_all,
         )
 
+    @property
+    def busy(self) -> bool:
+        """Whether commands are waiting or at work: what is in no hurry may wait then."""
+        return False
+
     def committed(self, head: int) -> None:
         """Called by the writer after each commit."""
         self.on_commit(head)

@@ -109,6 +109,11 @@ class Writer(Generic[C]):
         assert slot.answers is not None
         return slot.answers
 
+    @property
+    def busy(self) -> bool:
+        """Whether commands are waiting or at work."""
+        return self._waiting_count > 0 or self._under_way > 0
+
     def refresh(self) -> int:
         """Fold what other writers appended; the position now reached."""
         return self.ask(lambda: self.position)

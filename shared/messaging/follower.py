@@ -20,6 +20,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 
+import eventlet
 from eventlet.event import Event
 from kombu.message import Message
 from nameko.extensions import Entrypoint
@@ -35,8 +36,8 @@ log = logging.getLogger(__name__)
 
 PAGE_SIZE = 1000
 PAUSE_MIN_S, PAUSE_MAX_S = 0.05, 5.0
-# After a page of our own log: as long as it takes to gather one that is worth the while.
-OWN_PAUSE_MIN_S, OWN_PAUSE_MAX_S, OWN_PACE = 0.1, 1.0, 5000.0
+# After a page of our own log, so many events a second: what comes faster is gathered into pages worth the while.
+OWN_PACE, OWN_PAUSE_MAX_S, OWN_LOOK_S = 5000.0, 1.0, 0.02
 
 
 class BrokenLog(Exception):
@@ -101,12 +102,12 @@ class Follow(Entrypoint):  # type: ignore[misc]
         for each in self.logs:
             each.kill()
 
-    def own_log(self, shard: int) -> Any:
-        """The log itself, if it is this very service's; None for another's."""
+    def own(self, shard: int) -> Any:
+        """The application of the log, if it is this very service's; None for another's."""
         if self.upstream != self.container.service_name:
             return None
         hosted = [each for each in self.container.dependencies if isinstance(each, Hosted)]
-        return hosted[0].application.shards[shard].log if hosted and hosted[0].application else None
+        return hosted[0].application.shards[shard] if hosted and hosted[0].application else None
 
     def describe_span(self, worker_ctx: Any) -> dict[str, Any] | None:
         """A CONSUMER span for a page, linked to the commands that caused its events; none for the question
@@ -147,7 +148,7 @@ class FollowedLog:
         self._trouble_since: float | None = None
 
     def start(self) -> None:
-        self._own = self._follow.own_log(self._number)
+        self._own = self._follow.own(self._number)
         self._thread = self._container.spawn_managed_thread(self._run, identifier=f"follow {self.name}")
 
     def interrupt(self) -> None:
@@ -184,6 +185,12 @@ class FollowedLog:
         while not self._follow.stopping and (left := until - monotonic()) > 0:
             self._sleep(left)
 
+    def _gather(self, seconds: float) -> None:
+        """While commands keep our own service busy: the larger a page of theirs, the fewer rows are written twice."""
+        until = monotonic() + seconds
+        while not self._follow.stopping and self._own.busy and monotonic() < until:
+            eventlet.sleep(OWN_LOOK_S)
+
     # --- following -----------------------------------------------------------------------------
     def _run(self) -> None:
         position: int | None = None
@@ -213,8 +220,7 @@ class FollowedLog:
             if position >= max(head, self.hint):
                 self._sleep(self._follow.poll_s)
                 if self._own is not None:
-                    # What we tell ourselves is in no hurry: the larger a page, the fewer rows are written twice.
-                    self._pause(min(OWN_PAUSE_MAX_S, max(OWN_PAUSE_MIN_S, events / OWN_PACE)))
+                    self._gather(min(OWN_PAUSE_MAX_S, events / OWN_PACE))
 
     def _step(self, position: int) -> tuple[int, int]:
         """Pull one page and apply it. Returns the position reached and the upstream's head."""
@@ -235,7 +241,7 @@ class FollowedLog:
         page: list[Any] = []
         reached = position
         while len(page) < self._follow.own_page_size:
-            part = self._own.read(reached, self._follow.page_size)
+            part = self._own.log.read(reached, self._follow.page_size)
             page += part
             if len(part) < self._follow.page_size:
                 return page, page[-1].position if page else position  # that was all there is
