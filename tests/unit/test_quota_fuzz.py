@@ -40,7 +40,7 @@ from tests.unit.quota_world import OPERATOR, World, catalogue_page
 from tests.waiting import eventually
 
 SOAK = int(os.environ.get("TOKENGRID_SOAK_SEEDS", "0"))
-EXAMPLES = max(25, SOAK // 5)
+EXAMPLES = max(20, SOAK // 5)
 MESSAGES = max(15, SOAK // 20)
 pytestmark = pytest.mark.timeout(3600 if SOAK else 120)
 
