@@ -97,8 +97,27 @@ class Bundle(Part, frozen=True, kw_only=True):
     token_share_percent: Percent
 
 
+Months = Annotated[int, Meta(ge=1, le=120, description="months")]
+
+
+class Phase(Part, frozen=True, kw_only=True):
+    """Terms of a subscription's first months, before the plan's own fee and allowance hold."""
+
+    months: Months
+    name: Text = ""
+    fee_fen: Fen = 0
+    allowance: AmountOrZero = 0
+
+
 class Plan(Part, frozen=True, kw_only=True):
-    """An offer. `allowance` is granted each period; `points_per_yuan` is the price as you go."""
+    """An offer. `allowance` is granted each period; `points_per_yuan` is the price as you go.
+
+    `phases`: what holds instead of `fee_fen` and `allowance` in the first months, one phase after the other.
+    `cycle`: a period ends with the calendar month, or a month after the subscription's day. `rollover` limited: of what
+    is left at a period's end, at most `rollover_max` can be used for one more period. `discount_percent` is off
+    the fee, `usage_discount_percent` off what usage as you go costs; `cap_fen` is the most and `commitment_fen` the
+    least that it costs in a month (0: no bound).
+    """
 
     operator: Slug
     plan: Slug
@@ -108,12 +127,18 @@ class Plan(Part, frozen=True, kw_only=True):
     allowance: AmountOrZero = 0
     scope: Scope = Scope()
     priority: Count = 50
+    phases: tuple[Phase, ...] = ()
+    cycle: Literal["calendar", "anniversary"] = "calendar"
     rollover: Literal["none", "limited"] = "none"
+    rollover_max: AmountOrZero = 0
     overage: Literal["refuse", "payg"] = "refuse"
     points_per_yuan: Rate = 250_000
     credit_limit: AmountOrZero = 0
     trial_days: Count = 0
     discount_percent: Percent = 0
+    usage_discount_percent: Percent = 0
+    cap_fen: Fen = 0
+    commitment_fen: Fen = 0
     bundle: Bundle | None = None
     source: Text = ""
 

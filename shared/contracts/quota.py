@@ -36,7 +36,7 @@ from shared.contracts.base import (
 
 CREDIT = "credit"  # the pseudo-grant that stands for the credit limit in draws
 
-GrantSource = Literal["purchase", "plan", "trial", "bundle", "promotion", "adjustment"]
+GrantSource = Literal["purchase", "plan", "trial", "bundle", "promotion", "rollover", "adjustment"]
 
 
 class Draw(msgspec.Struct, frozen=True, array_like=True, gc=False):
