@@ -20,8 +20,8 @@ from services.billing.domain.canonical import plain, sha256_of
 from services.billing.domain.rating import Account, rate
 from services.billing.domain.settlement import settlement
 from services.billing.page import render_bill
-from services.billing.readmodel import UsageProjection, projection_name
 from services.billing.schemas import BillOf, BillPage, Bills, ChargeFile, Settlement, Statements, UsageOf
+from services.billing.usage import UsageProjection, projection_name
 from shared.catalogue.copy import CatalogueCopy
 from shared.clock import Clock, system_clock
 from shared.config import Settings

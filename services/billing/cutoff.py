@@ -10,7 +10,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from services.billing import reading
-from services.billing.readmodel import projection_name
+from services.billing.usage import projection_name
 from shared.clock import period_bounds
 from shared.errors import MalformedCommand, NotCaughtUp, PeriodOpen
 from shared.sharding import shard_named

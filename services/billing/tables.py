@@ -6,9 +6,12 @@ shards never write the same row.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+
+from shared.eventstore.rows import upsert
 
 meta = sa.MetaData()
 TOKENS = ("input", "cached_input", "cache_write", "output")
@@ -58,3 +61,22 @@ bills = _table(
 )
 credit_notes = _table("credit_notes", "number", "number operator bill_number", "serial fen")
 statements = _table("statements", "period home serving", "period home serving sha256 state", "position net_fen")
+
+
+def add_up(
+    connection: sa.Connection,
+    table: sa.Table,
+    rows: Iterable[Mapping[str, Any]],
+    add: Sequence[str] = (),
+    take: Sequence[str] = (),
+) -> None:
+    """Insert rows, or add and take over columns where the key is there. A trace stays if no newer one came."""
+
+    def changes(excluded: Any) -> dict[str, Any]:
+        changed = {name: table.c[name] + excluded[name] for name in add}
+        changed |= {name: excluded[name] for name in take}
+        if "trace" in table.c:
+            changed["trace"] = sa.func.coalesce(excluded.trace, table.c.trace)
+        return changed
+
+    upsert(connection, table, list(rows), changes)
