@@ -183,6 +183,42 @@ class UnknownBill(TokengridError):
     advice = "Correct the bill's number."
 
 
+class BillVoid(TokengridError):
+    """The bill is void: nothing can be paid or credited on it."""
+
+    advice = "See the account's bills: another one may have taken its place."
+
+
+class BillSettled(TokengridError):
+    """Something was paid or credited on the bill, so it cannot be made void."""
+
+    advice = "Give back what was paid, or issue a credit note."
+
+
+class UnknownSubscription(TokengridError):
+    """The account has no such subscription."""
+
+    advice = "See the account's subscriptions."
+
+
+class AlreadySubscribed(TokengridError):
+    """The plan runs on this account already, in another subscription (`details.subscription`)."""
+
+    advice = "Use the subscription that runs."
+
+
+class TrialUsed(TokengridError):
+    """This subscriber has had the trial; it is given once."""
+
+    advice = "Take a plan."
+
+
+class SubscriptionNotActive(TokengridError):
+    """The subscription is paused or over (`details.status`), which rules out what is asked."""
+
+    advice = "Resume it if it is paused; take the plan anew if it is over."
+
+
 class PeriodOpen(TokengridError):
     """The period has not ended yet; only a dry run is possible."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -26,15 +26,23 @@ from shared.contracts.base import (
 )
 from shared.contracts.methods import Method
 from shared.errors import (
+    AccountClosed,
+    AlreadySubscribed,
+    BillSettled,
+    BillVoid,
     Conflict,
     IdempotencyConflict,
     LimitExceeded,
     MalformedCommand,
     NotCaughtUp,
     PeriodOpen,
+    SubscriptionNotActive,
+    TrialUsed,
     UnknownAccount,
     UnknownBill,
     UnknownOperator,
+    UnknownPlan,
+    UnknownSubscription,
 )
 
 
@@ -91,6 +99,15 @@ class Settlement(Command, frozen=True, kw_only=True):
     NAME = "settlement"
 
     period: Period
+
+
+class SubscriptionsOf(Command, frozen=True, kw_only=True):
+    """What an account has subscribed to."""
+
+    NAME = "subscriptions"
+
+    operator: Slug
+    account: AccountId
 
 
 class UsageOf(Command, frozen=True, kw_only=True):
@@ -263,6 +280,26 @@ class UsageAnswer(Answer, frozen=True, kw_only=True):
     quota_log: Slug
 
 
+class SubscriptionRow(Answer, frozen=True, kw_only=True):
+    """A subscription as it stands now. `period`: the number of the one that runs or ran last, 0 before the first, from
+    `starts_at` to `ends_at`; `next_plan` takes its place at the period's end."""
+
+    subscription: Name
+    plan: Slug
+    status: Literal["waiting", "active", "paused", "ended"]
+    period: Count
+    starts_at: Instant | None
+    ends_at: Instant | None
+    next_plan: Reference
+
+
+class SubscriptionList(Answer, frozen=True, kw_only=True):
+    """In the order in which they were taken; and what is left of the account's money credits, fen."""
+
+    subscriptions: tuple[SubscriptionRow, ...]
+    credit_fen: FenSum
+
+
 class Followed(Answer, frozen=True, kw_only=True):
     """How far the other logs are followed. `quota_shards`: each shard's of quota; `quota` is their sum."""
 
@@ -277,6 +314,15 @@ class Status(Answer, frozen=True, kw_only=True):
     head: Position
     followed: Followed
 
+
+OF_SUBSCRIPTION = (
+    MalformedCommand,
+    UnknownAccount,
+    IdempotencyConflict,
+    UnknownSubscription,
+    SubscriptionNotActive,
+    Conflict,
+)
 
 METHODS: tuple[Method, ...] = (
     Method(
@@ -316,7 +362,75 @@ METHODS: tuple[Method, ...] = (
         StatementRunAnswer,
         (MalformedCommand, PeriodOpen, NotCaughtUp, LimitExceeded, Conflict),
     ),
+    Method(
+        "void",
+        b.Void,
+        "The receipt.",
+        b.BillVoided,
+        (MalformedCommand, UnknownBill, IdempotencyConflict, BillVoid, BillSettled, Conflict),
+        receipt=Receipt,
+    ),
+    Method(
+        "grant_credit",
+        b.GrantCredit,
+        "The receipt.",
+        b.AccountCredited,
+        (MalformedCommand, UnknownAccount, IdempotencyConflict, LimitExceeded, Conflict),
+        receipt=Receipt,
+    ),
+    Method(
+        "subscribe",
+        b.Subscribe,
+        "The receipt of the subscription.",
+        b.SubscriptionStarted,
+        (
+            MalformedCommand,
+            UnknownAccount,
+            IdempotencyConflict,
+            AccountClosed,
+            UnknownPlan,
+            AlreadySubscribed,
+            TrialUsed,
+            LimitExceeded,
+            Conflict,
+        ),
+        receipt=Receipt,
+    ),
+    Method(
+        "change_subscription",
+        b.ChangeSubscription,
+        "The receipt.",
+        b.SubscriptionChanged,
+        (*OF_SUBSCRIPTION, UnknownPlan, AlreadySubscribed),
+        receipt=Receipt,
+    ),
+    Method(
+        "pause_subscription",
+        b.PauseSubscription,
+        "The receipt.",
+        b.SubscriptionPaused,
+        OF_SUBSCRIPTION,
+        receipt=Receipt,
+    ),
+    Method(
+        "resume_subscription",
+        b.ResumeSubscription,
+        "The receipt.",
+        b.SubscriptionResumed,
+        OF_SUBSCRIPTION,
+        receipt=Receipt,
+    ),
+    Method(
+        "end_subscription", b.EndSubscription, "The receipt.", b.SubscriptionEnded, OF_SUBSCRIPTION, receipt=Receipt
+    ),
     execute(MalformedCommand, LimitExceeded, Conflict),
+    Method(
+        "subscriptions",
+        SubscriptionsOf,
+        "Subscriptions and credit.",
+        SubscriptionList,
+        (MalformedCommand, UnknownAccount),
+    ),
     Method("bill", BillOf, "The bill and its account.", BillAnswer, (MalformedCommand, UnknownBill)),
     Method("bill_page", BillPage, "The page.", BillHtml, (MalformedCommand, UnknownBill)),
     Method("bills", Bills, "A page of bills.", BillList, (MalformedCommand,)),

@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from services.billing.application import BillingApplication
-from services.billing.schemas import BillOf, BillPage, Bills, ChargeFile, Settlement, Statements, UsageOf
+from services.billing.schemas import (
+    BillOf,
+    BillPage,
+    Bills,
+    ChargeFile,
+    Settlement,
+    Statements,
+    SubscriptionsOf,
+    UsageOf,
+)
 from shared.contracts.billing import DryRun
 from shared.contracts.schema import parse
 from shared.messaging.follower import follow
@@ -34,6 +43,34 @@ class BillingService(LogService):
     @rpc
     def credit(self, **command: Any) -> dict[str, Any]:
         return self.app.submit("credit", command)
+
+    @rpc
+    def void(self, **command: Any) -> dict[str, Any]:
+        return self.app.submit("void", command)
+
+    @rpc
+    def grant_credit(self, **command: Any) -> dict[str, Any]:
+        return self.app.submit("grant_credit", command)
+
+    @rpc
+    def subscribe(self, **command: Any) -> dict[str, Any]:
+        return self.app.submit("subscribe", command)
+
+    @rpc
+    def change_subscription(self, **command: Any) -> dict[str, Any]:
+        return self.app.submit("change_subscription", command)
+
+    @rpc
+    def pause_subscription(self, **command: Any) -> dict[str, Any]:
+        return self.app.submit("pause_subscription", command)
+
+    @rpc
+    def resume_subscription(self, **command: Any) -> dict[str, Any]:
+        return self.app.submit("resume_subscription", command)
+
+    @rpc
+    def end_subscription(self, **command: Any) -> dict[str, Any]:
+        return self.app.submit("end_subscription", command)
 
     @rpc
     def settle_period(self, **command: Any) -> dict[str, Any]:
@@ -71,6 +108,10 @@ class BillingService(LogService):
     @rpc
     def settlement(self, **query: Any) -> dict[str, Any]:
         return self.app.settlement(parse(Settlement, query))
+
+    @rpc
+    def subscriptions(self, **query: Any) -> dict[str, Any]:
+        return self.app.subscriptions(parse(SubscriptionsOf, query))
 
     @rpc
     def usage(self, **query: Any) -> dict[str, Any]:

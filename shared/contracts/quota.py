@@ -59,7 +59,10 @@ class AccountOpened(Requested, frozen=True, kw_only=True):
 
 @event("quota")
 class PointsGranted(Requested, frozen=True, kw_only=True):
-    """A lot of points with its provenance: source, plan, and the price paid for it."""
+    """A lot of points with its provenance: source, plan, and the price paid for it.
+
+    `subscription`: ordered by billing for a period of this subscription, whose fee has a bill line of its own.
+    """
 
     amount: Amount
     source: GrantSource
@@ -71,6 +74,7 @@ class PointsGranted(Requested, frozen=True, kw_only=True):
     plan: Reference = ""
     plan_version: Count = 0
     origin: Reference = ""
+    subscription: Reference = ""
 
 
 @event("quota")
@@ -230,6 +234,7 @@ class Grant(QuotaCommand, frozen=True, kw_only=True):
     expires_at: Instant | None = None
     plan: Reference = ""
     plan_version: Count = 0
+    subscription: Reference = ""
 
     def __post_init__(self) -> None:
         if self.request_id == CREDIT:

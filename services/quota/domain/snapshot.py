@@ -14,7 +14,7 @@ import msgspec
 from services.quota.domain.account import Account, Grant, Hold, Status
 from shared.contracts import quota as q
 
-FORMAT = 1  # counted up whenever the structs below, or the events in them, change: older snapshots are then not read
+FORMAT = 2  # counted up whenever the structs below, or the events in them, change: older snapshots are then not read
 
 
 class _Grant(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -87,6 +87,7 @@ def grant(command: q.Grant, account: Account, context: Context) -> list[Event]:
             expires_at=command.expires_at and command.expires_at.astimezone(UTC),
             plan=command.plan,
             plan_version=command.plan_version,
+            subscription=command.subscription,
         )
     ]
 
