@@ -60,6 +60,22 @@ bills = _table(
     "serial position version total_fen vat_fen paid_fen credited_fen quota_position",
 )
 credit_notes = _table("credit_notes", "number", "number operator bill_number", "serial fen")
+subscriptions = _table(
+    "subscriptions", "operator account subscription", "operator account subscription plan", "version due_us"
+)
+charges = _table(
+    "charges",
+    "operator account position",
+    "operator account period kind subscription plan from_day to_day",
+    "position at_us starts_us ends_us number plan_version phase fee_fen discount_percent part_days whole_days "
+    "price_fen amount left_days unused",
+)
+orders = _table(
+    "orders", "operator account name kind", "operator account name kind subscription command", "position number"
+)
+unsettled = _table(
+    "unsettled", "operator account grant", "operator account grant kind subscription terms", "position number"
+)
 statements = _table("statements", "period home serving", "period home serving sha256 state", "position net_fen")
 
 

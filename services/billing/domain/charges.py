@@ -5,7 +5,10 @@ It must not know how periods come about.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Literal, NamedTuple
+
+from shared.units import round_half_away
 
 ChargeKind = Literal["plan", "bundle", "trial", "credited", "cancelled"]
 
@@ -43,3 +46,23 @@ class Running(NamedTuple):
 
     plan: str
     plan_version: int
+
+
+def period_price(fee_fen: int, part_days: int, whole_days: int, discount_percent: int) -> int:
+    """What is due for a period, in fen: the fee for its days and the discount on it, each rounded once as on a bill."""
+    fee = Fraction(fee_fen * part_days, whole_days)
+    return round_half_away(fee) + round_half_away(-fee * discount_percent / 100)
+
+
+def part_of(amount: int, part_days: int, whole_days: int) -> int:
+    """Of the points of a whole period those for its days, in millipoints."""
+    return round_half_away(Fraction(amount * part_days, whole_days))
+
+
+def credit_for(price_fen: int, left_days: int, part_days: int, unused: int, amount: int) -> int:
+    """What is given back for a period that was cut, in fen: the price's share of days left or of points left, the
+    lesser one. Without points it goes by days alone."""
+    share = Fraction(left_days, part_days)
+    if amount:
+        share = min(share, Fraction(unused, amount))
+    return round_half_away(price_fen * share)

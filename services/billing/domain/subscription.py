@@ -1,0 +1,175 @@
+"""A subscription's state, folded from its events. It knows nothing of commands, the catalogue, storage or time.
+
+All of an account's subscriptions are one stream, so that what one of them rules out for another is judged on both.
+"""
+
+from __future__ import annotations
+
+import copy
+from datetime import date, datetime
+from typing import Literal
+
+from services.billing.domain.cycle import day_in_shanghai
+from shared.contracts import billing as b
+from shared.contracts.base import Event
+
+Status = Literal["waiting", "active", "paused", "ended"]
+PERIODS_KEPT = 3  # the one worked out ahead, the one that runs, the one before
+UNSETTLED_KEPT = 24  # periods whose points may still roll over: quota says when they have expired
+
+
+class Period:
+    """A period of a plan and what became of it. `ends_at`: where it was cut, then."""
+
+    __slots__ = ("cancelled", "credited", "cut_days", "ends_at", "rolled_over", "started")
+
+    def __init__(self, started: b.PlanPeriodStarted) -> None:
+        self.started = started
+        self.ends_at = started.ends_at
+        self.cut_days: int | None = None
+        self.cancelled = self.credited = self.rolled_over = False
+
+    @property
+    def number(self) -> int:
+        return self.started.number
+
+    @property
+    def starts_at(self) -> datetime:
+        return self.started.starts_at
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether quota has still to say what was left of its points."""
+        if self.cut_days is not None:
+            return not self.credited
+        return bool(self.started.rollover_max) and not self.rolled_over
+
+
+class Subscription:
+    """One plan that was taken, and how it goes on."""
+
+    def __init__(self, event: b.SubscriptionStarted) -> None:
+        self.name = event.subscription
+        self.plan = event.plan  # of the periods that begin next, unless `turn` says otherwise
+        self.begins_at = event.starts_at  # before it no further period begins
+        self.anchor: date = day_in_shanghai(event.starts_at)
+        self.months = 0  # periods begun on this plan: they tell the phase
+        self.number = 0
+        self.turn: tuple[datetime, str] | None = None  # from when on which other plan
+        self.paused_from: datetime | None = None
+        self.ended_from: datetime | None = None
+        self.periods: list[Period] = []  # the latest, cancelled ones left out
+
+    # -- questions ------------------------------------------------------------------------------
+    @property
+    def last(self) -> Period | None:
+        return self.periods[-1] if self.periods else None
+
+    def period(self, number: int) -> Period | None:
+        """One of the latest periods."""
+        return next((p for p in self.periods if p.number == number), None)
+
+    def running(self, at: datetime) -> Period | None:
+        """The period that runs at an instant."""
+        return next((p for p in reversed(self.periods) if p.starts_at <= at < p.ends_at), None)
+
+    def ahead(self, at: datetime) -> list[Period]:
+        """Periods that have been worked out and have not begun at an instant."""
+        return [p for p in self.periods if p.starts_at > at]
+
+    def plan_from(self, at: datetime) -> str:
+        """The plan of a period that begins at `at`."""
+        return self.turn[1] if self.turn is not None and self.turn[0] <= at else self.plan
+
+    def next_start(self) -> datetime | None:
+        """When the next period begins; None if none does."""
+        start = self.begins_at if self.last is None else max(self.begins_at, self.last.ends_at)
+        if self.ended_from is not None and start >= self.ended_from:
+            return None
+        if self.paused_from is not None and start >= self.paused_from:
+            return None
+        # A trial is one period, whatever comes after it is another plan.
+        if self.last is not None and self.last.started.source == "trial" and self.plan_from(start) == self.plan:
+            return None
+        return start
+
+    def status(self, at: datetime) -> Status:
+        """How it stands at an instant."""
+        if self.ended_from is not None and self.ended_from <= at:
+            return "ended"
+        if self.running(at) is not None:
+            return "active"
+        start = self.next_start()
+        if start is not None:
+            return "waiting" if start > at else "active"
+        return "paused" if self.paused_from is not None else "ended"
+
+    # -- folding --------------------------------------------------------------------------------
+    def evolve(self, event: Event) -> None:
+        """Fold one event of this subscription."""
+        match event:
+            case b.PlanPeriodStarted():
+                self._begin(event)
+            case b.PlanPeriodCancelled():
+                cancelled = self.period(event.number)
+                if cancelled is not None:
+                    cancelled.cancelled = True
+                    self.periods.remove(cancelled)
+                    self.months = max(0, self.months - 1)
+            case b.PlanPeriodCut():
+                cut = self._period(event.number)
+                cut.ends_at, cut.cut_days = event.at, event.left_days
+            case b.PlanPeriodCredited():
+                self._period(event.number).credited = True
+            case b.PointsRolledOver():
+                self._period(event.number).rolled_over = True
+            case b.SubscriptionChanged():
+                self.turn = (event.effective_at, event.plan)
+                if self.last is None:
+                    self.plan, self.turn = event.plan, None
+            case b.SubscriptionPaused():
+                self.paused_from = event.effective_at
+            case b.SubscriptionResumed():
+                if self.paused_from is not None and self.paused_from <= event.effective_at:
+                    self.begins_at, self.anchor = event.effective_at, day_in_shanghai(event.effective_at)
+                self.paused_from = None
+            case b.SubscriptionEnded():
+                self.ended_from = event.effective_at
+            case _:
+                raise TypeError(f"not an event of a subscription: {type(event).__name__}")
+
+    def _begin(self, event: b.PlanPeriodStarted) -> None:
+        if event.plan != self.plan:
+            self.plan, self.months = event.plan, 0
+        if self.turn is not None and self.turn[0] <= event.starts_at:
+            self.turn = None
+        self.months += 1
+        self.number = event.number
+        old = [p for p in self.periods[-UNSETTLED_KEPT:] if p.unsettled]
+        self.periods = [p for p in old if p not in self.periods[1 - PERIODS_KEPT :]] + self.periods[1 - PERIODS_KEPT :]
+        self.periods.append(Period(event))
+
+    def _period(self, number: int) -> Period:
+        found = self.period(number)
+        assert found is not None, "events about a period follow it closely"
+        return found
+
+
+class Subscriptions:
+    """All that an account has subscribed to, by name, in the order taken."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.by_name: dict[str, Subscription] = {}
+
+    def evolve(self, version: int, event: Event) -> None:
+        """Fold one event of the account's stream."""
+        self.version = version
+        if isinstance(event, b.SubscriptionStarted):
+            self.by_name[event.subscription] = Subscription(event)
+        else:
+            self.by_name[event.subscription].evolve(event)  # type: ignore[attr-defined]
+
+    def copy(self) -> Subscriptions:
+        """To think a decision through on."""
+        return copy.deepcopy(self)
