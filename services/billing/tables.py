@@ -23,15 +23,21 @@ def _table(name: str, key: str, texts: str, numbers: str) -> sa.Table:
     return sa.Table(name, meta, *columns)
 
 
+# `closed`: where in its log the account was closed, 0 while it is open.
 accounts = _table(
-    "accounts", "operator account", "operator account opened_at plan", "position shard opened_us credit_limit"
+    "accounts",
+    "operator account",
+    "operator account opened_at plan subscriber",
+    "position shard opened_us credit_limit closed",
 )
 grants = _table(
     "grants",
     "operator account position",
-    "operator account period source plan",
+    "operator account period source plan name",
     "position at_us amount price_fen plan_version",
 )
+# Grants of subscriptions that were `voided` or `expired`, with what was left of them.
+endings = _table("endings", "operator account position", "operator account grant kind", "position at_us amount")
 usage = _table(
     "usage",
     "operator account period model rate_card serving_operator day segment",

@@ -21,7 +21,16 @@ from shared.sharding import shard_named
 # By name, not by version: a version that nobody here can decode must stop the follower, not be skipped.
 HEARD = {
     cls.TOPIC.rpartition(":")[0]
-    for cls in (q.AccountOpened, q.CreditLimitSet, q.PointsGranted, q.TokensDebited, q.DebitReversed)
+    for cls in (
+        q.AccountOpened,
+        q.CreditLimitSet,
+        q.AccountClosed,
+        q.PointsGranted,
+        q.GrantVoided,
+        q.GrantExpired,
+        q.TokensDebited,
+        q.DebitReversed,
+    )
 }
 SUMMED = ("calls", *t.TOKENS, "amount")
 
@@ -47,6 +56,7 @@ class UsageProjection:
         folded = fold(events, _closed(connection, shard, periods(events)))
         _write_accounts(connection, shard, folded)
         _write_grants(connection, folded)
+        _write_endings(connection, folded)
         add = (*SUMMED, "charged")
         add_up(connection, t.usage, (_row(key, row, (*add, "trace")) for key, row in folded.usage.items()), add)
         wholesale = (_row(key, row, SUMMED) | {"shard": shard} for key, row in folded.wholesale.items())
@@ -84,19 +94,22 @@ def _write_accounts(connection: sa.Connection, shard: int, folded: Metering) -> 
             "opened_at": event.at.isoformat(),
             "opened_us": microseconds(event.at),
             "plan": event.plan,
+            "subscriber": event.subscriber,
             "credit_limit": event.credit_limit,
+            "closed": 0,
         }
         for heard, event in folded.opened
     ]
     if rows:
         connection.execute(sa.insert(t.accounts), rows)
-    if folded.limits:
-        connection.execute(
-            sa.update(t.accounts)
-            .where(t.accounts.c.operator == sa.bindparam("o"), t.accounts.c.account == sa.bindparam("a"))
-            .values(credit_limit=sa.bindparam("limit")),
-            [{"o": o, "a": a, "limit": limit} for (o, a), limit in folded.limits.items()],
-        )
+    for column, values in (("credit_limit", folded.limits), ("closed", folded.closed)):
+        if values:
+            connection.execute(
+                sa.update(t.accounts)
+                .where(t.accounts.c.operator == sa.bindparam("o"), t.accounts.c.account == sa.bindparam("a"))
+                .values({column: sa.bindparam("value")}),
+                [{"o": o, "a": a, "value": value} for (o, a), value in values.items()],
+            )
 
 
 def _write_grants(connection: sa.Connection, folded: Metering) -> None:
@@ -108,6 +121,7 @@ def _write_grants(connection: sa.Connection, folded: Metering) -> None:
             "period": period_of(event.at),
             "at_us": microseconds(event.at),
             "source": event.source,
+            "name": event.request_id,
             "amount": event.amount,
             "price_fen": event.price_fen,
             "plan": event.plan,
@@ -117,6 +131,23 @@ def _write_grants(connection: sa.Connection, folded: Metering) -> None:
     ]
     if rows:
         connection.execute(sa.insert(t.grants), rows)
+
+
+def _write_endings(connection: sa.Connection, folded: Metering) -> None:
+    rows = [
+        {
+            "operator": heard.operator,
+            "account": heard.account,
+            "position": heard.position,
+            "grant": event.grant,
+            "kind": "voided" if isinstance(event, q.GrantVoided) else "expired",
+            "at_us": microseconds(event.at),
+            "amount": event.amount,
+        }
+        for heard, event in folded.ended
+    ]
+    if rows:
+        connection.execute(sa.insert(t.endings), rows)
 
 
 def _row(key: Any, row: Sums, columns: Iterable[str]) -> dict[str, Any]:

@@ -71,20 +71,25 @@ class QuotaLog(Log):
         **fields: Any,
     ) -> LoggedEvent:
         request: dict[str, Any] = {"at": at, "recorded_at": recorded or at, "request_id": f"r{self.head + 1}"}
-        return self.append(f"{operator or self.operator}/{account or self.account}", kind(**request, **fields), trace)
+        event = kind(**(request | fields))
+        return self.append(f"{operator or self.operator}/{account or self.account}", event, trace)
 
     def open(
         self,
         at: datetime | None = None,
         *,
         plan: str = "",
+        subscriber: str = "",
         credit_limit: int = 0,
         recorded: datetime | None = None,
         operator: str | None = None,
         account: str | None = None,
     ) -> LoggedEvent:
-        at = at or june(1, 0)
-        return self._add(q.AccountOpened, at, recorded, operator, account, plan=plan, credit_limit=credit_limit)
+        terms: dict[str, Any] = {"plan": plan, "subscriber": subscriber, "credit_limit": credit_limit}
+        return self._add(q.AccountOpened, at or june(1, 0), recorded, operator, account, **terms)
+
+    def close(self, at: datetime) -> LoggedEvent:
+        return self._add(q.AccountClosed, at, None, None, None)
 
     def grant(
         self,
@@ -92,14 +97,25 @@ class QuotaLog(Log):
         amount: int,
         at: datetime | None = None,
         *,
+        name: str = "",
         recorded: datetime | None = None,
         operator: str | None = None,
         account: str | None = None,
         **fields: Any,
     ) -> LoggedEvent:
+        """`name`: the grant's own, its request's."""
         at = at or june(1, 1)
         more: dict[str, Any] = {"source": source, "amount": amount, "effective_at": at} | fields
+        more |= {"request_id": name} if name else {}
         return self._add(q.PointsGranted, at, recorded, operator, account, **more)
+
+    def void(self, grant: str, amount: int, at: datetime) -> LoggedEvent:
+        """`amount`: what was left of it."""
+        return self._add(q.GrantVoided, at, None, None, None, grant=grant, amount=amount)
+
+    def expire(self, grant: str, amount: int, at: datetime) -> LoggedEvent:
+        """`amount`: what was left of it."""
+        return self._add(q.GrantExpired, at, None, None, None, grant=grant, amount=amount)
 
     def debit(
         self,

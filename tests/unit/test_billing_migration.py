@@ -1,4 +1,4 @@
-"""Books from before quota had several shards are those of shard 0 afterwards."""
+"""Books from before quota had several shards are those of shard 0 afterwards; what was not kept then is empty."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def before(url: str) -> sa.Engine:
             "INSERT INTO accounts VALUES ('sh', 'a1', 7, '2026-06-01', 8, '', 9)",
             f"INSERT INTO wholesale VALUES ('2026-06', 'sh', 'gd', 'm', '2026-06-01', 0, {SUMS})",
             f"INSERT INTO wholesale VALUES ('2026-06', 'sh', 'gd', 'm', '2026-06-01', 44, {SUMS})",
+            "INSERT INTO grants VALUES ('sh', 'a1', 9, '2026-06', 8, 'plan', 5, 6, 'm-990', 1)",
             "INSERT INTO periods VALUES ('sh', '2026-06', 43, true)",
         ):
             connection.exec_driver_sql(statement)
@@ -43,5 +44,8 @@ def test_they_keep_every_row(tmp_path: Path) -> None:
         wholesale = connection.execute(sa.select(w.shard, w.segment, w.calls, w.output, w.amount).order_by(w.segment))
         assert [tuple(row) for row in wholesale] == [(0, 0, 10, 4, 5), (0, 44, 10, 4, 5)]
         assert [tuple(row) for row in connection.execute(sa.select(t.periods))] == [("sh", "2026-06", 0, 43, True)]
+        (grant,) = connection.execute(sa.select(t.grants)).mappings()
+    assert (grant["position"], grant["amount"], grant["plan"], grant["name"]) == (9, 5, "m-990", "")
+    assert (account["subscriber"], account["closed"]) == ("", 0)
     assert (account["position"], account["shard"], account["opened_us"], account["credit_limit"]) == (7, 0, 8, 9)
     database.dispose()

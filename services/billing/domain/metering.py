@@ -22,6 +22,9 @@ from shared.contracts.base import Event
 # less than this, and a commit takes less.
 ON_TIME_MARGIN_S = 60
 
+# What subscriptions order is named so; only of these grants is it kept how they ended.
+PLAN_GRANTS = "plan/"
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -82,7 +85,9 @@ class Metering:
     def __init__(self) -> None:
         self.opened: list[tuple[Heard, q.AccountOpened]] = []
         self.limits: dict[tuple[str, str], int] = {}
+        self.closed: dict[tuple[str, str], int] = {}  # account -> where it was closed
         self.granted: list[tuple[Heard, q.PointsGranted]] = []
+        self.ended: list[tuple[Heard, q.GrantVoided | q.GrantExpired]] = []
         self.usage: dict[UsageKey, Sums] = {}
         self.wholesale: dict[WholesaleKey, Sums] = {}
         self.on_time: dict[tuple[str, str], int] = {}  # (operator, period) -> last position in a segment 0
@@ -114,6 +119,11 @@ def fold(events: Iterable[Heard], closed: Set[tuple[str, str]] = frozenset()) ->
                 page.opened.append((heard, event))
             case q.CreditLimitSet():
                 page.limits[heard.operator, heard.account] = event.credit_limit
+            case q.GrantVoided() | q.GrantExpired():
+                if event.grant.startswith(PLAN_GRANTS):
+                    page.ended.append((heard, event))
+            case q.AccountClosed():
+                page.closed[heard.operator, heard.account] = heard.position
     return page
 
 
