@@ -61,6 +61,15 @@ class Settings(BaseSettings):
     snapshot_interval_s: float = Field(
         10.0, ge=0, description="how often quota takes the snapshots of accounts that are due; 0: only when told"
     )
+    subscribe_ahead_s: int = Field(
+        3600,
+        ge=0,
+        le=86_400,
+        description="how long before it begins billing works out a subscription's period, so that its points are there",
+    )
+    subscriptions_interval_s: float = Field(
+        1.0, ge=0, description="how often billing looks for subscriptions that are due; 0: only when told"
+    )
     refresh_interval_s: float = Field(
         1.0, gt=0, description="how long an idle routing replica may be without what the others have learnt"
     )

@@ -6,6 +6,7 @@ It knows nothing of nameko. What is issued is an event; all tables are read mode
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -19,8 +20,20 @@ from services.billing.cutoff import bounds
 from services.billing.domain.canonical import plain, sha256_of
 from services.billing.domain.rating import Account, rate
 from services.billing.domain.settlement import settlement
+from services.billing.domain.subscription import Subscription, Subscriptions
 from services.billing.page import render_bill
-from services.billing.schemas import BillOf, BillPage, Bills, ChargeFile, Settlement, Statements, UsageOf
+from services.billing.renewal import Done, Renewal, Send
+from services.billing.schemas import (
+    BillOf,
+    BillPage,
+    Bills,
+    ChargeFile,
+    Settlement,
+    Statements,
+    SubscriptionsOf,
+    UsageOf,
+)
+from services.billing.subscribers import stream_of
 from services.billing.usage import UsageProjection, projection_name
 from shared.catalogue.copy import CatalogueCopy
 from shared.clock import Clock, system_clock
@@ -48,6 +61,7 @@ class BillingApplication(RoomApplication):
         self.books = Books(self.engine, self.log, self.catalogue, settings, clock)
         self.writer: Writer[Command] = self.writer_for(self.books, self.log.head())
         self.intake = Intake(self.writer, _read, settings.batch_max)
+        self.renewal = Renewal(self.engine, self.writer, settings, clock, self.books.catch_up)
 
     # --- following -----------------------------------------------------------------------------
     def follow_quota(self, page: Sequence[LoggedEvent | Mapping[str, Any]], shard: int = 0) -> int:
@@ -92,7 +106,21 @@ class BillingApplication(RoomApplication):
         )
         return {"bill": plain(bill), "bill_sha256": sha256_of(bill)}
 
+    def renew(self, send: Send) -> Done:
+        """A round of what subscriptions have due; see `Renewal.work`."""
+        return self.renewal.work(send)
+
     # --- questions -----------------------------------------------------------------------------
+    def subscriptions(self, query: SubscriptionsOf) -> dict[str, Any]:
+        """What an account has subscribed to, and how it stands now."""
+        now = self.clock()
+        with self.engine.connect() as connection:
+            self._account(connection, query.operator, query.account)
+        state = Subscriptions()
+        for logged in self.log.whole_stream(stream_of(query.operator, query.account)):
+            state.evolve(logged.version, logged.event)
+        return {"subscriptions": [_shown(each, now) for each in state.by_name.values()], "credit_fen": 0}
+
     def bill(self, query: BillOf) -> dict[str, Any]:
         """An issued bill and what happened to it, from the log itself."""
         first, later = self._bill_stream(query.number)
@@ -229,6 +257,20 @@ class BillingApplication(RoomApplication):
         with self.engine.connect() as connection:
             rows = [row._mapping for row in connection.execute(asked)]
         return rows[:limit], len(rows) > limit  # type: ignore[return-value]
+
+
+def _shown(subscription: Subscription, now: datetime) -> dict[str, Any]:
+    shown = subscription.running(now) or subscription.last
+    turn = subscription.turn
+    return {
+        "subscription": subscription.name,
+        "plan": shown.started.plan if shown is not None else subscription.plan,
+        "status": subscription.status(now),
+        "period": shown.number if shown is not None else 0,
+        "starts_at": shown.starts_at.isoformat() if shown is not None else None,
+        "ends_at": shown.ends_at.isoformat() if shown is not None else None,
+        "next_plan": turn[1] if turn is not None else "",
+    }
 
 
 def _read(name: Any, fields: Any) -> Command:

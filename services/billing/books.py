@@ -17,6 +17,7 @@ from services.billing import tables as t
 from services.billing.cutoff import check_ended, malformed
 from services.billing.readmodel import BooksProjection, operator_of
 from services.billing.runs import BillRun, Progress, StatementRun, load_bill_run, load_statement_run, trace_lines
+from services.billing.subscribers import Subscribers, is_about_subscriptions
 from shared import telemetry
 from shared.catalogue.copy import CatalogueCopy
 from shared.clock import Clock
@@ -62,6 +63,7 @@ class Books:
         self.projector = Projector(engine, BooksProjection())
         self._progress: dict[Close, Progress] = {}
         self._logs = settings.logs("quota")
+        self.subscribers = Subscribers(log, catalogue, settings)
         self._drop()
 
     def catch_up(self) -> int:
@@ -81,19 +83,24 @@ class Books:
         self.catch_up()
         self._drop()
         with reading.snapshot(self.engine) as connection:
+            self.subscribers.prepare(connection, commands)
             for command in commands:
                 if isinstance(command, b.Pay | b.Credit):
                     self._load_bill(connection, command.number)
-                elif command not in self._runs:
+                elif isinstance(command, b.IssueBills | b.SettlePeriod) and command not in self._runs:
                     self._runs[command] = self._load_run(connection, command)
 
     def key(self, command: Command) -> str | None:
         if isinstance(command, b.Pay | b.Credit):
             return f"{command.number}/{command.request_id}"
+        if isinstance(command, b.AccountCommand):
+            return f"account:{command.operator}/{command.account}/{command.request_id}"
         return None  # bills and statements bring keys of their own
 
     def decide(self, command: Command, fingerprint: str) -> list[NewEvent]:
         now = self.clock()
+        if is_about_subscriptions(command):
+            return self.subscribers.decide(command, fingerprint, now)  # type: ignore[arg-type] # the test says so
         match command:
             case b.IssueBills() | b.SettlePeriod():
                 return self._run(command, now)
@@ -105,6 +112,7 @@ class Books:
                 raise TypeError(f"not a command of billing: {command!r}")
 
     def evolve(self, stream: str, version: int, event: Event) -> None:
+        self.subscribers.evolve(stream, version, event)
         number = stream.partition(":")[2]
         state = self._bills.get(number)
         if state is None or version != state.version + 1:
@@ -122,7 +130,7 @@ class Books:
     def answer(self, command: Command, events: Sequence[Stored], replayed: bool) -> dict[str, Any]:
         run = self._runs.get(command)
         if run is None:
-            return receipt(events, replayed)
+            return receipt(events, replayed) if events else {}
         assert not isinstance(run, TokengridError), "a refusal is not answered by events"
         answer = {
             "period": run.command.period,
@@ -144,6 +152,7 @@ class Books:
 
     def _drop(self) -> None:
         self._runs: dict[Command, BillRun | StatementRun | TokengridError] = {}
+        self.subscribers.drop()
         self._bills: dict[str, BillState] = {}
         self._notes: dict[str, int] = {}  # operator -> serial of its last credit note
 

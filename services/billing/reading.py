@@ -15,6 +15,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from services.billing import tables as t
+from services.billing.charged import charges, running
+from services.billing.domain.charges import Charge, Running
 from services.billing.domain.late import Earlier, carried
 from services.billing.domain.metering import microseconds
 from services.billing.domain.rating import Account, Granted, Used
@@ -23,6 +25,7 @@ from shared.clock import period_bounds
 from shared.contracts.billing import TokenSums
 from shared.eventstore.schema import POSITIONS
 
+BOOKS = "books"  # the projection of billing's own log
 _SUMS = tuple(sa.func.sum(t.usage.c[name]).label(name) for name in ("calls", *t.TOKENS, "amount", "charged"))
 
 
@@ -34,6 +37,9 @@ class Inputs:
         self.grants: list[Granted] = []
         self.usage: list[Used] = []
         self.late: list[Used] = []
+        self.charges: list[Charge] = []
+        self.running: list[Running] = []
+        self.billing_position = 0
         self.traces: dict[tuple[str, str, str], str] = {}
 
 
@@ -127,7 +133,8 @@ def inputs(
     found = {account.account: Inputs(account) for account in accounts}
     if not found:
         return []
-    marks = _carried(connection, operator, period, list(found))
+    marks, own_marks = _carried(connection, operator, period, list(found))
+    _read_charges(connection, operator, period, found, own_marks)
     _read_grants(connection, operator, period, quota_position, found, marks)
     _read_usage(connection, operator, period, quota_position, found)
     if marks:
@@ -138,17 +145,33 @@ def inputs(
 Marks = dict[str, dict[str, int]]  # account -> earlier period -> position up to which it was carried
 
 
-def _carried(connection: sa.Connection, operator: str, period: str, accounts: list[str]) -> Marks:
+def _carried(connection: sa.Connection, operator: str, period: str, accounts: list[str]) -> tuple[Marks, Marks]:
+    """Marks in quota's log, and in billing's own."""
     c = t.bills.c
-    by_account: dict[str, list[Earlier]] = defaultdict(list)
-    for name, *bill in connection.execute(
-        sa.select(c.account, c.period, c.quota_position, c.position).where(
-            c.operator == operator, c.account.in_(accounts)
-        )
+    columns = (c.account, c.period, c.quota_position, c.billing_position, c.position)
+    by_account: dict[str, list[tuple[Earlier, Earlier]]] = defaultdict(list)
+    for name, of, quota_position, billing_position, position in connection.execute(
+        sa.select(*columns).where(c.operator == operator, c.account.in_(accounts))
     ):
-        by_account[name].append(Earlier(*bill))
-    marks = {name: carried(bills, period) for name, bills in by_account.items()}
-    return {name: mark for name, mark in marks.items() if mark}
+        by_account[name].append((Earlier(of, quota_position, position), Earlier(of, billing_position, position)))
+    marks: tuple[Marks, Marks] = ({}, {})
+    for name, bills in by_account.items():
+        for into, known in zip(marks, zip(*bills, strict=True), strict=True):
+            if mark := carried(known, period):
+                into[name] = mark
+    return marks
+
+
+def _read_charges(
+    connection: sa.Connection, operator: str, period: str, found: dict[str, Inputs], marks: Marks
+) -> None:
+    position = followed(connection, BOOKS)
+    charged = charges(connection, operator, period, position, list(found), marks)
+    plans = running(connection, operator, period, position, list(found))
+    for name, into in found.items():
+        into.billing_position = position
+        into.charges = charged.get(name, [])
+        into.running = plans.get(name, [])
 
 
 def _read_grants(
@@ -158,7 +181,11 @@ def _read_grants(
     columns = (c.at_us, c.position, c.source, c.amount, c.price_fen, c.plan, c.plan_version)
     for name, of, *grant in connection.execute(
         sa.select(c.account, c.period, *columns).where(
-            c.operator == operator, c.account.in_(list(found)), c.period <= period, c.position <= quota_position
+            c.operator == operator,
+            c.account.in_(list(found)),
+            c.period <= period,
+            c.position <= quota_position,
+            c.subscription == "",  # what subscriptions order is charged by their periods
         )
     ):
         granted = Granted(*grant)

@@ -7,8 +7,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from services.billing import subscribed
 from services.billing import tables as t
 from services.billing.domain.canonical import canonical_json
+from services.billing.reading import BOOKS
 from services.billing.tables import add_up
 from shared.contracts import billing as b
 from shared.eventstore.log import LoggedEvent
@@ -18,9 +20,10 @@ from shared.sharding import shard_named
 class BooksProjection:
     """Folds billing's own log into bills, credit notes and statements."""
 
-    name = "books"
+    name = BOOKS
 
     def apply(self, connection: sa.Connection, page: Sequence[LoggedEvent]) -> None:
+        subscribed.fold(connection, page)
         issued: list[dict[str, Any]] = []
         closed: set[tuple[str, str, int]] = set()
         changes: list[tuple[str, int, dict[str, int]]] = []
@@ -63,6 +66,7 @@ def _bill(logged: LoggedEvent, event: b.BillIssued) -> dict[str, Any]:
         "paid_fen": 0,
         "credited_fen": 0,
         "quota_position": bill.quota_position,
+        "billing_position": bill.billing_position,
         "sha256": event.bill_sha256,
     }
 

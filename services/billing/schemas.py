@@ -31,6 +31,7 @@ from shared.errors import (
     BillSettled,
     BillVoid,
     Conflict,
+    DeadlineExceeded,
     IdempotencyConflict,
     LimitExceeded,
     MalformedCommand,
@@ -38,6 +39,7 @@ from shared.errors import (
     PeriodOpen,
     SubscriptionNotActive,
     TrialUsed,
+    Unavailable,
     UnknownAccount,
     UnknownBill,
     UnknownOperator,
@@ -108,6 +110,13 @@ class SubscriptionsOf(Command, frozen=True, kw_only=True):
 
     operator: Slug
     account: AccountId
+
+
+class Renew(Command, frozen=True, kw_only=True):
+    """Do now what is due of subscriptions: begin periods, order their points, settle those that ended. Billing does so
+    by itself; whoever drives the clock asks for it."""
+
+    NAME = "renew"
 
 
 class UsageOf(Command, frozen=True, kw_only=True):
@@ -300,6 +309,15 @@ class SubscriptionList(Answer, frozen=True, kw_only=True):
     credit_fen: FenSum
 
 
+class Renewed(Answer, frozen=True, kw_only=True):
+    """How much was done: subscriptions looked at, periods settled, orders that quota carried out. Repeat until nothing
+    was."""
+
+    advanced: Count
+    settled: Count
+    ordered: Count
+
+
 class Followed(Answer, frozen=True, kw_only=True):
     """How far the other logs are followed. `quota_shards`: each shard's of quota; `quota` is their sum."""
 
@@ -424,6 +442,7 @@ METHODS: tuple[Method, ...] = (
         "end_subscription", b.EndSubscription, "The receipt.", b.SubscriptionEnded, OF_SUBSCRIPTION, receipt=Receipt
     ),
     execute(MalformedCommand, LimitExceeded, Conflict),
+    Method("renew", Renew, "What was done.", Renewed, (MalformedCommand, Unavailable, DeadlineExceeded)),
     Method(
         "subscriptions",
         SubscriptionsOf,

@@ -10,6 +10,7 @@ from services.billing.schemas import (
     BillPage,
     Bills,
     ChargeFile,
+    Renew,
     Settlement,
     Statements,
     SubscriptionsOf,
@@ -17,10 +18,12 @@ from services.billing.schemas import (
 )
 from shared.contracts.billing import DryRun
 from shared.contracts.schema import parse
+from shared.messaging.client import Peers
 from shared.messaging.follower import follow
 from shared.messaging.hosting import Hosted
 from shared.messaging.log_service import LogService
 from shared.messaging.rpc import rpc
+from shared.messaging.timing import every
 from shared.messaging.tracing import Tracing
 
 
@@ -30,6 +33,7 @@ class BillingService(LogService):
     name = "billing"
     app = Hosted(BillingApplication)
     tracing = Tracing()
+    peers = Peers()
 
     # -- commands: each answers only after its event is durable -------------------------------------
     @rpc
@@ -77,6 +81,11 @@ class BillingService(LogService):
         return self.app.submit("settle_period", command)
 
     @rpc
+    def renew(self, **command: Any) -> dict[str, Any]:
+        parse(Renew, command)
+        return self.app.renew(self._ask_quota)._asdict()
+
+    @rpc
     def execute(self, commands: Any = None) -> list[dict[str, Any]]:
         return self.app.execute(commands)
 
@@ -120,6 +129,15 @@ class BillingService(LogService):
     @rpc
     def status(self) -> dict[str, Any]:
         return self.app.status()
+
+    # -- what it does by itself ---------------------------------------------------------------------
+    @every("subscriptions_interval_s")
+    def on_time(self) -> None:
+        while self.app.renew(self._ask_quota).anything:
+            pass
+
+    def _ask_quota(self, commands: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return self.peers.call("quota", "execute", commands=commands)
 
     # -- following ----------------------------------------------------------------------------------
     @follow("quota")

@@ -17,6 +17,7 @@ from services.billing.domain.metering import microseconds
 from shared.clock import period_of
 from shared.contracts import billing as b
 from shared.contracts import quota as q
+from shared.contracts.base import Scope
 from shared.eventstore.log import LoggedEvent
 from shared.eventstore.rows import upsert
 
@@ -66,14 +67,28 @@ def _begin(connection: sa.Connection, run: Sequence[LoggedEvent]) -> None:
         assert isinstance(event, b.PlanPeriodStarted)
         who = _who(logged)
         charges.append(who | _charge(logged.position, event))
-        due.append(_due(logged, event.subscription, event.plan, microseconds(event.ends_at)))
+        row = _due(logged, event.subscription, event.plan, microseconds(event.ends_at))
+        due.append(
+            {f"its_{name}": row[name] for name in ("operator", "account", "subscription")}
+            | {f"new_{name}": row[name] for name in ("plan", "version", "due_us")}
+        )
         if event.grant:
             about = {"subscription": event.subscription, "number": event.number}
             orders.append(who | about | _grant_order(logged.position, who, event))
             if event.rollover_max:
                 unsettled.append(who | about | _unsettled("rollover", logged.position, event))
     connection.execute(sa.insert(t.charges), charges)
-    upsert(connection, t.subscriptions, due, _newer)
+    connection.execute(
+        sa.update(t.subscriptions)
+        .where(
+            *(
+                t.subscriptions.c[name] == sa.bindparam(f"its_{name}")
+                for name in ("operator", "account", "subscription")
+            )
+        )
+        .values({name: sa.bindparam(f"new_{name}") for name in ("plan", "version", "due_us")}),
+        due,
+    )
     if orders:
         connection.execute(sa.insert(t.orders), orders)
     if unsettled:
@@ -104,6 +119,8 @@ def _charge(position: int, event: b.PlanPeriodStarted) -> dict[str, Any]:
         "amount": event.allowance,
         "left_days": 0,
         "unused": 0,
+        "cut_us": 0,
+        "cut_position": 0,
     }
 
 
@@ -142,12 +159,12 @@ def _happen(connection: sa.Connection, logged: LoggedEvent) -> None:
     event, who = logged.event, _who(logged)
     match event:
         case b.PlanPeriodCancelled():
+            _cut(connection, logged, microseconds(event.at))
             _undo(connection, logged, event.number, {"kind": "cancelled"})
             _withdraw(connection, logged, event.number)
             _settled(connection, who, event)
         case b.PlanPeriodCut():
-            ends = {"ends_us": microseconds(event.at)}
-            connection.execute(sa.update(t.charges).where(*_period(who, event), *_is_period()).values(**ends))
+            _cut(connection, logged, microseconds(event.at))
             _withdraw(connection, logged, event.number)
         case b.PlanPeriodCredited():
             known = {
@@ -163,7 +180,7 @@ def _happen(connection: sa.Connection, logged: LoggedEvent) -> None:
             _settled(connection, who, event)
         case b.SubscriptionStarted():
             row = _due(logged, event.subscription, event.plan, microseconds(event.starts_at))
-            connection.execute(sa.insert(t.subscriptions), [row])
+            connection.execute(sa.insert(t.subscriptions), [row | {"taken": logged.position}])
             return
     name = event.subscription  # type: ignore[attr-defined]
     connection.execute(
@@ -171,6 +188,12 @@ def _happen(connection: sa.Connection, logged: LoggedEvent) -> None:
         .where(*_of(t.subscriptions, who), t.subscriptions.c.subscription == name)
         .values(due_us=LOOK_AGAIN_US, version=logged.version)
     )
+
+
+def _cut(connection: sa.Connection, logged: LoggedEvent, at_us: int) -> None:
+    """A period does not run any more from an instant on, as known from this event on."""
+    where = (*_period(_who(logged), logged.event), *_is_period())
+    connection.execute(sa.update(t.charges).where(*where).values(cut_us=at_us, cut_position=logged.position))
 
 
 def _undo(connection: sa.Connection, logged: LoggedEvent, number: int, changed: dict[str, Any]) -> None:
@@ -215,7 +238,7 @@ def _roll_over(connection: sa.Connection, logged: LoggedEvent, event: b.PointsRo
         request_id=event.grant,
         amount=event.amount,
         source="rollover",
-        scope=msgspec.convert(terms.pop("scope"), q.Scope),
+        scope=msgspec.convert(terms.pop("scope"), Scope),
         effective_at=event.starts_at,
         expires_at=event.ends_at,
         subscription=event.subscription,
@@ -263,7 +286,3 @@ def _period_row(connection: sa.Connection, who: dict[str, str], subscription: st
 
 def _due(logged: LoggedEvent, subscription: str, plan: str, due_us: int) -> dict[str, Any]:
     return _who(logged) | {"subscription": subscription, "plan": plan, "version": logged.version, "due_us": due_us}
-
-
-def _newer(new: Any) -> dict[str, Any]:
-    return {"plan": new.plan, "version": new.version, "due_us": new.due_us}

@@ -33,7 +33,7 @@ accounts = _table(
 grants = _table(
     "grants",
     "operator account position",
-    "operator account period source plan name",
+    "operator account period source plan name subscription",
     "position at_us amount price_fen plan_version",
 )
 # Grants of subscriptions that were `voided` or `expired`, with what was left of them.
@@ -63,18 +63,18 @@ bills = _table(
     "bills",
     "number",
     "number operator account period issued_at sha256",
-    "serial position version total_fen vat_fen paid_fen credited_fen quota_position",
+    "serial position version total_fen vat_fen paid_fen credited_fen quota_position billing_position",
 )
 credit_notes = _table("credit_notes", "number", "number operator bill_number", "serial fen")
 subscriptions = _table(
-    "subscriptions", "operator account subscription", "operator account subscription plan", "version due_us"
+    "subscriptions", "operator account subscription", "operator account subscription plan", "taken version due_us"
 )
 charges = _table(
     "charges",
     "operator account position",
     "operator account period kind subscription plan from_day to_day",
     "position at_us starts_us ends_us number plan_version phase fee_fen discount_percent part_days whole_days "
-    "price_fen amount left_days unused",
+    "price_fen amount left_days unused cut_us cut_position",
 )
 orders = _table(
     "orders", "operator account name kind", "operator account name kind subscription command", "position number"

@@ -126,6 +126,7 @@ def _write_grants(connection: sa.Connection, folded: Metering) -> None:
             "price_fen": event.price_fen,
             "plan": event.plan,
             "plan_version": event.plan_version,
+            "subscription": event.subscription,
         }
         for heard, event in folded.granted
     ]

@@ -11,15 +11,15 @@ from typing import NamedTuple
 
 
 class Earlier(NamedTuple):
-    """A bill that an account has: its period, its cut-off, and where it stands in billing's log."""
+    """A bill that an account has: its period, its cut-off in a log, and where it stands in billing's log."""
 
     period: str
-    quota_position: int
+    cut_off: int
     position: int
 
 
 def carried(bills: Sequence[Earlier], period: str) -> dict[str, int]:
-    """For a bill of `period`: each earlier billed period, and the quota position up to which some bill carries it.
+    """For a bill of `period`: each earlier billed period, and the position up to which some bill carries it.
 
     Carriers of a period are its own bill, and every bill issued after that one for a later period. If the
     account has its bill for `period` already, the answer is as it was when that was issued.
@@ -28,8 +28,7 @@ def carried(bills: Sequence[Earlier], period: str) -> dict[str, int]:
     before = [bill for bill in bills if own is None or bill.position < own.position]
     return {
         bill.period: max(
-            [bill.quota_position]
-            + [b.quota_position for b in before if b.period > bill.period and b.position > bill.position]
+            [bill.cut_off] + [b.cut_off for b in before if b.period > bill.period and b.position > bill.position]
         )
         for bill in before
         if bill.period < period

@@ -321,7 +321,16 @@ def _drop(command: DropPeriod, thinking: _Thinking) -> None:
         if not period.credited:
             thinking.happen(credited(subscription, period, 0, thinking.context))
         return
-    thinking.happen(cancelled(subscription, period, command.reason, thinking.context))
+    context = thinking.context
+    thinking.happen(cancelled(subscription, period, command.reason, context))
+    # Else the next one would be refused as well, for ever. Whoever has seen to it resumes.
+    thinking.happen(
+        b.SubscriptionPaused(
+            **context.stamp(f"dropped/{subscription.name}/{period.number}"),
+            subscription=subscription.name,
+            effective_at=period.starts_at,
+        )
+    )
 
 
 def _close_off(thinking: _Thinking) -> None:

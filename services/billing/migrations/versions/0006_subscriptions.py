@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0006"
-down_revision = "0003"
+down_revision = "0004"
 
 NAME = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
@@ -22,10 +22,12 @@ def _number(name: str, key: bool = False) -> sa.Column[int]:
 
 def upgrade() -> None:
     op.add_column("grants", sa.Column("subscription", NAME, nullable=False, server_default=""))
+    op.add_column("bills", sa.Column("billing_position", sa.BigInteger, nullable=False, server_default="0"))
     op.create_table(
         "subscriptions",
         *(_name(name, key=True) for name in ("operator", "account", "subscription")),
         _name("plan"),
+        _number("taken"),
         _number("version"),
         sa.Column("due_us", sa.BigInteger),
         sqlite_with_rowid=False,
@@ -39,7 +41,7 @@ def upgrade() -> None:
         *(_name(name) for name in ("period", "kind", "subscription", "plan", "from_day", "to_day")),
         *(_number(name) for name in ("at_us", "starts_us", "ends_us", "number", "plan_version", "phase", "fee_fen")),
         *(_number(name) for name in ("discount_percent", "part_days", "whole_days", "price_fen", "amount")),
-        *(_number(name) for name in ("left_days", "unused")),
+        *(_number(name) for name in ("left_days", "unused", "cut_us", "cut_position")),
         sqlite_with_rowid=False,
     )
     op.create_table(

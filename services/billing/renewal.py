@@ -1,0 +1,213 @@
+"""What billing does by itself: periods that are due, what quota is asked for them, and what follows from its answers.
+
+Everything here may be done twice, or by several processes at once: decisions are fenced by the log, orders by their
+names. It must not know how quota is reached: `send` is given.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import msgspec
+import sqlalchemy as sa
+
+from services.billing import tables as t
+from services.billing.domain.metering import microseconds
+from services.billing.domain.subscribing import Advance, CloseOff, DropPeriod, SettlePeriod
+from shared.clock import Clock
+from shared.config import Settings
+from shared.contracts.base import Command
+from shared.errors import Conflict, TokengridError
+from shared.eventstore.writer import Writer
+
+log = logging.getLogger(__name__)
+
+ACCOUNTS_AT_ONCE = 200  # of one transaction: it must not hold up commands for long
+ORDERS_AT_ONCE = 500  # commands of one call to quota
+# Quota will not do it, however often it is asked.
+FINAL = {"AccountClosed", "IdempotencyConflict", "LimitExceeded", "MalformedCommand", "UnknownGrant"}
+
+Send = Callable[[list[dict[str, Any]]], Sequence[dict[str, Any]]]  # commands of quota; one outcome each
+
+
+class Done(NamedTuple):
+    """How much was done: accounts looked at, periods settled, orders carried out."""
+
+    advanced: int = 0
+    settled: int = 0
+    ordered: int = 0
+
+    @property
+    def anything(self) -> bool:
+        return any(self)
+
+
+class Renewal:
+    """Finds what is due in the read model and has it done. `catch_up` folds billing's own log into it."""
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        writer: Writer[Command],
+        settings: Settings,
+        clock: Clock,
+        catch_up: Callable[[], int],
+    ) -> None:
+        self._engine = engine
+        self._writer = writer
+        self._settings = settings
+        self._clock = clock
+        self._catch_up = catch_up
+
+    def work(self, send: Send) -> Done:
+        """One round: a bounded number of each. Repeat while anything is done."""
+        self._catch_up()
+        advanced = self._advance()
+        settled = self._settle()
+        self._catch_up()
+        return Done(advanced, settled, self._order(send))
+
+    def forget_done(self) -> int:
+        """Drop orders that quota is known to have carried out: after the read model was built anew."""
+        g, e, o = t.grants.c, t.endings.c, t.orders.c
+        granted = sa.exists().where(g.operator == o.operator, g.account == o.account, g.name == o.name)
+        ended = sa.exists().where(
+            e.operator == o.operator, e.account == o.account, e.grant == o.name, e.kind == "voided"
+        )
+        gone = ((o.kind == "grant") & granted) | ((o.kind == "void") & ended)
+        with self._engine.begin() as connection:
+            return int(connection.execute(sa.delete(t.orders).where(gone)).rowcount)
+
+    # --- periods that are due ----------------------------------------------------------------------
+    def _advance(self) -> int:
+        until = self._clock() + timedelta(seconds=self._settings.subscribe_ahead_s)
+        c, a = t.subscriptions.c, t.accounts.c
+        with self._engine.connect() as connection:
+            rows = connection.execute(
+                sa.select(c.operator, c.account, c.subscription, c.version, a.closed)
+                .join_from(
+                    t.subscriptions, t.accounts, (c.operator == a.operator) & (c.account == a.account), isouter=True
+                )
+                .where(c.due_us <= microseconds(until))
+                .order_by(c.due_us, c.operator, c.account)
+                .limit(ACCOUNTS_AT_ONCE)
+            ).all()
+        if not rows:
+            return 0
+        closed = {(r.operator, r.account): bool(r.closed) for r in rows}
+        commands: list[Command] = [
+            CloseOff(operator=o, account=n) if ended else Advance(operator=o, account=n, until=until)
+            for (o, n), ended in closed.items()
+        ]
+        answers = dict(zip(closed, self._writer.execute(commands), strict=True))
+        # Nothing came of it: it is not looked at again until something happens to it.
+        idle = [r for r in rows if not isinstance((a := answers[r.operator, r.account]), TokengridError) and not a]
+        self._rest(idle)
+        for who, answer in answers.items():
+            if isinstance(answer, TokengridError):
+                log.warning("subscriptions of %s/%s do not advance: %s", *who, answer)
+        return len(rows)
+
+    def _rest(self, rows: Sequence[Any]) -> None:
+        """Not due any more, unless something has happened since; some other subscription of the account may be."""
+        c = t.subscriptions.c
+        with self._engine.begin() as connection:
+            for r in rows:
+                connection.execute(
+                    sa.update(t.subscriptions)
+                    .where(
+                        c.operator == r.operator,
+                        c.account == r.account,
+                        c.subscription == r.subscription,
+                        c.version == r.version,
+                    )
+                    .values(due_us=None)
+                )
+
+    # --- what quota said of points that ended ----------------------------------------------------------
+    def _settle(self) -> int:
+        u, e = t.unsettled.c, t.endings.c
+        same = (u.operator == e.operator) & (u.account == e.account) & (u.grant == e.grant)
+        awaited = sa.case((u.kind == "cut", "voided"), else_="expired")
+        by = (u.operator, u.account, u.subscription, u.number)
+        with self._engine.connect() as connection:
+            rows = connection.execute(
+                sa.select(*by, sa.func.sum(e.amount).label("unused"))
+                .join_from(t.unsettled, t.endings, same)
+                .group_by(*by, u.kind)
+                .having(sa.func.max(sa.case((e.kind == awaited, 1), else_=0)) == 1)
+                .order_by(*by)
+                .limit(ACCOUNTS_AT_ONCE)
+            ).all()
+        commands: list[Command] = [
+            SettlePeriod(
+                operator=r.operator,
+                account=r.account,
+                subscription=r.subscription,
+                number=r.number,
+                unused=int(r.unused),
+            )
+            for r in rows
+        ]
+        answers = self._writer.execute(commands) if commands else []
+        for row, answer in zip(rows, answers, strict=True):
+            if not isinstance(answer, TokengridError) and not answer:
+                self._forget(t.unsettled, row)  # of a period too old to be remembered
+        return len(rows)
+
+    # --- orders ----------------------------------------------------------------------------------------
+    def _order(self, send: Send) -> int:
+        o = t.orders.c
+        with self._engine.connect() as connection:
+            rows = connection.execute(sa.select(t.orders).order_by(o.position, o.kind).limit(ORDERS_AT_ONCE)).all()
+        if not rows:
+            return 0
+        outcomes = send([msgspec.json.decode(row.command) for row in rows])
+        done, refused = [], []
+        for row, outcome in zip(rows, outcomes, strict=True):
+            code = outcome.get("error", {}).get("code")
+            if code in FINAL:
+                refused.append((row, code))
+            if code is None or code in FINAL:
+                done.append(row)
+            else:
+                log.warning("quota does not carry out %s of %s/%s yet: %s", row.name, row.operator, row.account, code)
+        self._drop([(row, code) for row, code in refused if not row.name.endswith("/rollover")])
+        with self._engine.begin() as connection:
+            for row in done:
+                connection.execute(
+                    sa.delete(t.orders).where(
+                        o.operator == row.operator, o.account == row.account, o.name == row.name, o.kind == row.kind
+                    )
+                )
+        return len(done)
+
+    def _drop(self, refused: Sequence[tuple[Any, str]]) -> None:
+        commands: list[Command] = [
+            DropPeriod(
+                operator=row.operator,
+                account=row.account,
+                subscription=row.subscription,
+                number=row.number,
+                reason=f"quota refuses: {code}",
+            )
+            for row, code in refused
+        ]
+        for answer in self._writer.execute(commands) if commands else []:
+            if isinstance(answer, Conflict):
+                raise answer  # the orders are still there: the next round makes it good
+
+    def _forget(self, table: sa.Table, row: Any) -> None:
+        c = table.c
+        with self._engine.begin() as connection:
+            connection.execute(
+                sa.delete(table).where(
+                    c.operator == row.operator,
+                    c.account == row.account,
+                    c.subscription == row.subscription,
+                    c.number == row.number,
+                )
+            )
