@@ -16,7 +16,7 @@ from nameko.exceptions import RemoteError
 from pydantic import ValidationError
 
 from shared.errors import TokengridError
-from tokengrid.commands import account, audit, bench, bill, catalog, demo, events, servers
+from tokengrid.commands import account, audit, bench, bill, catalog, demo, events, servers, subscription
 from tokengrid.traces import UnreadableTrace
 
 USAGE = 2
@@ -45,6 +45,7 @@ app.command(rich_help_panel=RUN)(servers.serve)
 app.command(rich_help_panel=RUN)(bench.bench)
 app.add_typer(catalog.app, name="catalog", rich_help_panel=LOOK)
 app.add_typer(account.app, name="account", rich_help_panel=LOOK)
+app.add_typer(subscription.app, name="subscription", rich_help_panel=LOOK)
 app.add_typer(bill.app, name="bill", rich_help_panel=LOOK)
 app.command(rich_help_panel=LOOK)(audit.audit)
 app.command(rich_help_panel=LOOK)(events.events)

@@ -49,6 +49,7 @@ def embedded_settings(folder: Path) -> Settings:
         var=folder,
         backdate_max_s=up.BACKDATE_MAX_S,
         sweep_interval_s=0.0,
+        subscriptions_interval_s=0.0,
     )
     there = 1 if (folder / "quota.db").exists() else len(list(folder.glob("quota_[0-9]*.db")))
     return settings.model_copy(update={"quota_shards": there}) if there else settings

@@ -129,8 +129,10 @@ class Books:
 
     def answer(self, command: Command, events: Sequence[Stored], replayed: bool) -> dict[str, Any]:
         run = self._runs.get(command)
+        if run is None and not events:
+            return {"next_us": self.subscribers.next_us(command)}  # type: ignore[arg-type] # nothing else is without
         if run is None:
-            return receipt(events, replayed) if events else {}
+            return receipt(events, replayed)
         assert not isinstance(run, TokengridError), "a refusal is not answered by events"
         answer = {
             "period": run.command.period,

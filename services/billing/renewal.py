@@ -103,28 +103,28 @@ class Renewal:
             for (o, n), ended in closed.items()
         ]
         answers = dict(zip(closed, self._writer.execute(commands), strict=True))
-        # Nothing came of it: it is not looked at again until something happens to it.
-        idle = [r for r in rows if not isinstance((a := answers[r.operator, r.account]), TokengridError) and not a]
-        self._rest(idle)
+        self._rest([(row, answers[row.operator, row.account]) for row in rows])
         for who, answer in answers.items():
             if isinstance(answer, TokengridError):
                 log.warning("subscriptions of %s/%s do not advance: %s", *who, answer)
         return len(rows)
 
-    def _rest(self, rows: Sequence[Any]) -> None:
-        """Not due any more, unless something has happened since; some other subscription of the account may be."""
+    def _rest(self, looked_at: Sequence[tuple[Any, Any]]) -> None:
+        """Where nothing came of it, it is due when its next period begins, unless something has happened since."""
         c = t.subscriptions.c
         with self._engine.begin() as connection:
-            for r in rows:
+            for row, answer in looked_at:
+                if isinstance(answer, TokengridError) or "next_us" not in answer:
+                    continue
                 connection.execute(
                     sa.update(t.subscriptions)
                     .where(
-                        c.operator == r.operator,
-                        c.account == r.account,
-                        c.subscription == r.subscription,
-                        c.version == r.version,
+                        c.operator == row.operator,
+                        c.account == row.account,
+                        c.subscription == row.subscription,
+                        c.version == row.version,
                     )
-                    .values(due_us=None)
+                    .values(due_us=answer["next_us"][row.subscription])
                 )
 
     # --- what quota said of points that ended ----------------------------------------------------------
@@ -154,7 +154,7 @@ class Renewal:
         ]
         answers = self._writer.execute(commands) if commands else []
         for row, answer in zip(rows, answers, strict=True):
-            if not isinstance(answer, TokengridError) and not answer:
+            if not isinstance(answer, TokengridError) and "next_us" in answer:
                 self._forget(t.unsettled, row)  # of a period too old to be remembered
         return len(rows)
 

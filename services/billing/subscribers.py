@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from services.billing import tables as t
+from services.billing.domain.metering import microseconds
 from services.billing.domain.plan_periods import Context
 from services.billing.domain.subscribing import Advance, CloseOff, DropPeriod, Elsewhere, Inward, SettlePeriod, decide
 from services.billing.domain.subscription import Subscriptions
@@ -103,6 +104,12 @@ class Subscribers:
                 version += 1
                 made.append(NewEvent(stream, version, event))
         return made
+
+    def next_us(self, command: Wanted) -> dict[str, int | None]:
+        """Of each of the account's subscriptions, when its next period begins, in microseconds since 1970."""
+        state = self._states[stream_of(command.operator, command.account)]
+        starts = {name: each.next_start() for name, each in state.by_name.items()}
+        return {name: None if start is None else microseconds(start) for name, start in starts.items()}
 
     def evolve(self, stream: str, version: int, event: Event) -> None:
         """Fold one event of what is in memory."""
