@@ -54,6 +54,11 @@ class Services:
         for name, service in self._services.items():
             service.app = getattr(market, name)
             service.config = {"tokengrid": market.settings}
+            service.peers = self
+
+    def call(self, service: str, method: str, /, **fields: Any) -> Any:
+        """What a service asks another one."""
+        return self.ask(f"{service}.{method}", **fields)
 
     def ask(self, name: str, /, **fields: Any) -> Any:
         service, _, method = name.partition(".")
@@ -96,6 +101,19 @@ class Services:
         """A new call and its deployment."""
         call = {"operator": EAST, "call": self.market.request()}
         return call | {"deployment": self.ask("routing.route", **{**ROUTE, **call})["deployment"]}
+
+    def subscribed(self) -> Fields:
+        """A new account with a subscription, `s`."""
+        owner = self.account()
+        self.market.follow()
+        self.ask("billing.subscribe", **owner, request_id="s", plan="monthly")
+        return owner
+
+    def paused(self) -> Fields:
+        """A new account with a subscription, `s`, that is paused."""
+        owner = self.subscribed()
+        self.ask("billing.pause_subscription", **owner, request_id="p", subscription="s", at_once=True)
+        return owner
 
     def bill(self) -> Fields:
         """An issued bill that has a payment and a credit note, and more to pay."""
@@ -250,6 +268,17 @@ ASKED: dict[str, list[Fields] | Callable[[Services], list[Fields]]] = {
     "billing.pay": _replayed(lambda s: {**s.bill(), **_new(s), "fen": 1}),
     "billing.credit": _replayed(lambda s: {**s.bill(), **_new(s), "fen": 1, "reason": "goodwill"}),
     "billing.settle_period": _replayed(lambda s: s.august()),
+    "billing.subscribe": _replayed(lambda s: {**s.subscribed(), **_new(s), "plan": "payg"}),
+    "billing.change_subscription": _replayed(
+        lambda s: {**s.subscribed(), **_new(s), "subscription": "s", "plan": "payg", "at_once": True}
+    ),
+    "billing.pause_subscription": _replayed(lambda s: {**s.subscribed(), **_new(s), "subscription": "s"}),
+    "billing.resume_subscription": _replayed(lambda s: {**s.paused(), **_new(s), "subscription": "s"}),
+    "billing.end_subscription": _replayed(
+        lambda s: {**s.subscribed(), **_new(s), "subscription": "s", "reason": "moves away"}
+    ),
+    "billing.subscriptions": lambda s: [s.subscribed(), s.paused(), OWNER],
+    "billing.renew": lambda s: [s.subscribed() and {}],
     "billing.execute": lambda s: _batch({"command": "pay", **s.bill(), **_new(s), "fen": 1}),
     "billing.bill": lambda s: [s.bill()],
     "billing.bill_page": lambda s: [s.bill()],
