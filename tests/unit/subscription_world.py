@@ -67,12 +67,14 @@ CATALOGUE: dict[str, Any] = {
 class World:
     """The three applications and the words of somebody who subscribes."""
 
-    def __init__(self, folder: Path, now: str = "2026-06-01", **settings: Any) -> None:
+    def __init__(self, folder: Path, now: str = "2026-06-01", database: str = "", **settings: Any) -> None:
         self.settings = Settings(var=folder, backdate_max_s=400 * 86_400, **{"subscribe_ahead_s": 0} | settings)
         self.clock = FrozenClock(shanghai(now))
         self.catalog = CatalogApplication(self.settings, self.clock)
         self.quota = QuotaApplication(self.settings, self.clock)
-        self.billing = BillingApplication(self.settings, self.clock)
+        # A database of billing's own, where one is named; the others are on SQLite.
+        self._of_billing = self.settings.model_copy(update={"database": database} if database else {})
+        self.billing = BillingApplication(self._of_billing, self.clock)
         self._requests = 0
         self.publish(**CATALOGUE)
 
@@ -83,7 +85,11 @@ class World:
     def restart(self) -> None:
         """Billing's process ends and another begins."""
         self.billing.close()
-        self.billing = BillingApplication(self.settings, self.clock)
+        self.billing = self.another()
+
+    def another(self) -> BillingApplication:
+        """A second process on billing's database."""
+        return BillingApplication(self._of_billing, self.clock)
 
     def request(self) -> str:
         self._requests += 1

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from services.billing.application import BillingApplication
 from shared.contracts import billing as b
 from shared.errors import (
     AccountClosed,
@@ -342,7 +341,7 @@ class TestOnce:
         assert (len(asked), world.grants()) == (1, ["plan/s/1 30000"])
 
     def test_two_processes_do_it_once(self, world: World) -> None:
-        other = BillingApplication(world.settings, world.clock)
+        other = world.another()
         world.take("small")
         world.at("2026-07-01")
         for app in (world.billing, other):
