@@ -50,14 +50,12 @@ def test_everybody_calls_only_what_the_offer_covers(view: CatalogueView, people)
         assert all(plan.scope.covers(model, view.model(model, START).family) for model in one.models)
 
 
-def test_a_plan_is_granted_with_its_terms(view: CatalogueView, people) -> None:
+def test_a_plan_is_taken_and_not_granted_by_hand(people) -> None:
     one = next(one for one in people if one.kind == "coding")
-    opened, grant = one.opening
-    version = view.plan(one.operator, one.plan, START)
-    assert isinstance(opened, q.OpenAccount)
-    assert isinstance(grant, q.Grant)
-    assert (grant.amount, grant.scope, grant.expires_at) == (version.item.allowance, version.item.scope, END)
-    assert (grant.plan, grant.plan_version, grant.source) == (one.plan, version.number, "plan")
+    assert [type(command) for command in one.opening] == [q.OpenAccount]
+    assert one.subscribe is not None
+    assert (one.subscribe.account, one.subscribe.plan, one.subscribe.occurred_at) == (one.account, one.plan, START)
+    assert all(one.subscribe is None for one in people if one.kind in ("payg", "postpaid"))
 
 
 def test_calls_keep_the_order_of_the_trace_and_fall_within_the_month(people) -> None:

@@ -163,11 +163,27 @@ class _Chapters:
             for first in range(0, len(people), OPENING_BATCH):
                 batch = people[first : first + OPENING_BATCH]
                 commands: list[Command] = [command for one in batch for command in one.opening]
-                for command, answer in zip(commands, execute(self.client, "quota", commands), strict=True):
-                    if "error" in answer:
-                        raise _refused(command, answer["error"], options.against)
+                self._carry_out("quota", commands)
                 tick(first + len(batch))
+        self._subscribe(people)
         return people
+
+    def _subscribe(self, people: list[Subscriber]) -> None:
+        """Who takes a plan takes it from billing, which has its points granted by quota."""
+        taken: list[Command] = [one.subscribe for one in people if one.subscribe is not None]
+        with self.screen.stage("taking the plans", "plans", len(taken)) as tick:
+            await_followed(self.client, "billing", "quota")
+            self._carry_out("billing", taken)
+            ordered = 0
+            while any((done := self.client.call("billing", "renew", retries=RETRIES)).values()):
+                ordered += done["ordered"]
+                tick(min(ordered, len(taken)))
+            tick(len(taken))
+
+    def _carry_out(self, service: str, commands: list[Command]) -> None:
+        for command, answer in zip(commands, execute(self.client, service, commands), strict=True):
+            if "error" in answer:
+                raise _refused(service, command, answer["error"], self.options.against)
 
     def replay(self, people: list[Subscriber], calls: Iterable[Call], start: datetime) -> Figures:
         figures = Figures()
@@ -308,13 +324,13 @@ def _verdict(audited: AuditReport) -> dict[str, Any]:
     }
 
 
-def _refused(command: Command, error: dict[str, Any], against: Against) -> TokengridError:
+def _refused(service: str, command: Command, error: dict[str, Any], against: Against) -> TokengridError:
     if against is Against.up and "occurred_at" in error["details"].get("fields", {}):
         return SetupFailed(
             "The services take no events of that month: start them with TOKENGRID_BACKDATE_MAX_S set to "
             "seconds enough (`tokengrid down`, then `tokengrid up`)."
         )
-    return TokengridError(f"quota refuses {command.NAME}: {error['code']}: {error['message']}")
+    return TokengridError(f"{service} refuses {command.NAME}: {error['code']}: {error['message']}")
 
 
 def _write(folder: Path, client: Client, settlement: dict[str, Any], chosen: BillIssued) -> dict[str, Path]:

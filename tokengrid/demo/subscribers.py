@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from datetime import datetime, timedelta
-from fractions import Fraction
+from datetime import datetime
 from typing import NamedTuple
 
+from shared.contracts import billing as b
 from shared.contracts import quota as q
-from shared.contracts.catalog import Plan
-from shared.units import FEN_PER_YUAN, MILLIPOINTS_PER_POINT, round_half_away
+from shared.units import FEN_PER_YUAN, MILLIPOINTS_PER_POINT
 from tokengrid.demo.market import Offer, Shop
 
 # Of a hundred subscribers; kinds that an operator does not sell are shared among the others.
@@ -41,6 +40,7 @@ class Subscriber(NamedTuple):
     buys_more_fen: int  # 0: it is refused and stays so
     points_per_yuan: int
     opening: tuple[q.QuotaCommand, ...]
+    subscribe: b.Subscribe | None = None  # to the plan, where it has a fee or points
 
 
 def subscribers(
@@ -69,6 +69,11 @@ def _subscriber(shop: Shop, account: str, rng: random.Random, start: datetime, e
         credit_limit=plan.credit_limit,
         occurred_at=start,
     )
+    subscribe = None
+    if plan.allowance or plan.fee_fen:
+        subscribe = b.Subscribe(
+            operator=shop.operator, account=account, request_id="plan", plan=plan.plan, occurred_at=start
+        )
     grants, buys_more_fen = _first_points(offer, opened, rng, end)
     return Subscriber(
         operator=shop.operator,
@@ -81,13 +86,15 @@ def _subscriber(shop: Shop, account: str, rng: random.Random, start: datetime, e
         buys_more_fen=buys_more_fen,
         points_per_yuan=plan.points_per_yuan,
         opening=(opened, *grants),
+        subscribe=subscribe,
     )
 
 
 def _first_points(
     offer: Offer, opened: q.OpenAccount, rng: random.Random, end: datetime
 ) -> tuple[tuple[q.QuotaCommand, ...], int]:
-    """What the offer grants at its start, and for how many fen the subscriber buys more when it runs dry."""
+    """What is bought or given at the start where no plan brings points, and for how many fen the subscriber buys more
+    when it runs dry."""
     plan, start = offer.plan, opened.occurred_at
     assert start is not None, "the demo says when everything happened"
     common = {
@@ -110,15 +117,7 @@ def _first_points(
             expires_at=expires_at,
         )
 
-    if plan.kind == "trial":
-        expires_at = start + timedelta(days=plan.trial_days) if plan.trial_days else end
-        return (lot(plan.allowance, "trial", 0, expires_at),), 0
-    if plan.kind == "bundle" and plan.bundle is not None:
-        share = Fraction(plan.bundle.bundle_price_fen * plan.bundle.token_share_percent, 100)
-        return (lot(plan.allowance, "bundle", round_half_away(share), end),), 0
-    if plan.allowance:
-        return (lot(plan.allowance, "plan", _discounted(plan), end),), 0
-    if plan.kind == "postpaid" or plan.credit_limit:
+    if plan.allowance or plan.kind == "postpaid" or plan.credit_limit:
         return (), 0
     buys_more_fen = rng.choice(TOP_UPS_YUAN) * FEN_PER_YUAN
     if rng.randrange(100) < WELCOME_PERCENT:
@@ -131,7 +130,3 @@ def _first_points(
 def bought(fen: int, points_per_yuan: int) -> int:
     """Millipoints for a purchase as you go."""
     return fen * points_per_yuan * MILLIPOINTS_PER_POINT // FEN_PER_YUAN
-
-
-def _discounted(plan: Plan) -> int:
-    return round_half_away(Fraction(plan.fee_fen * (100 - plan.discount_percent), 100))
