@@ -1,6 +1,7 @@
 """What billing's own log has to charge: periods of plans, what is given back for them, in the form that rating takes.
 
-It must not know how periods come about.
+And what they come to: whoever starts a period or gives some of it back, and the bill that shows it, compute it here. It
+must not know how periods come about.
 """
 
 from __future__ import annotations
@@ -48,10 +49,20 @@ class Running(NamedTuple):
     plan_version: int
 
 
+def exact_fee(fee_fen: int, part_days: int, whole_days: int) -> Fraction:
+    """Fen for `part_days` of the `whole_days` (at least 1) that `fee_fen` is for, before the discount."""
+    return Fraction(fee_fen * part_days, whole_days)
+
+
+def exact_discount(fee_fen: int, part_days: int, whole_days: int, discount_percent: int) -> Fraction:
+    """Fen that the discount takes off that fee."""
+    return Fraction(fee_fen * part_days * discount_percent, whole_days * 100)
+
+
 def period_price(fee_fen: int, part_days: int, whole_days: int, discount_percent: int) -> int:
-    """What is due for a period, in fen: the fee for its days and the discount on it, each rounded once as on a bill."""
-    fee = Fraction(fee_fen * part_days, whole_days)
-    return round_half_away(fee) + round_half_away(-fee * discount_percent / 100)
+    """What is due for a period, in fen: the sum of its two lines, each rounded once."""
+    fee = round_half_away(exact_fee(fee_fen, part_days, whole_days))
+    return fee - round_half_away(exact_discount(fee_fen, part_days, whole_days, discount_percent))
 
 
 def part_of(amount: int, part_days: int, whole_days: int) -> int:
@@ -59,10 +70,17 @@ def part_of(amount: int, part_days: int, whole_days: int) -> int:
     return round_half_away(Fraction(amount * part_days, whole_days))
 
 
-def credit_for(price_fen: int, left_days: int, part_days: int, unused: int, amount: int) -> int:
-    """What is given back for a period that was cut, in fen: the price's share of days left or of points left, the
-    lesser one. Without points it goes by days alone."""
+def exact_credit(price_fen: int, left_days: int, part_days: int, unused: int, amount: int) -> Fraction:
+    """Fen to give back of `price_fen`: its share of days left or of points left, the lesser one; without points, of
+    days."""
+    if not price_fen:
+        return Fraction(0)
     share = Fraction(left_days, part_days)
     if amount:
         share = min(share, Fraction(unused, amount))
-    return round_half_away(price_fen * share)
+    return price_fen * share
+
+
+def credit_for(price_fen: int, left_days: int, part_days: int, unused: int, amount: int) -> int:
+    """The same as it stands on a bill: rounded once."""
+    return round_half_away(exact_credit(price_fen, left_days, part_days, unused, amount))
