@@ -15,10 +15,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from services.billing import tables as t
-from services.billing.domain.late import Earlier, carried
 from services.billing.domain.metering import microseconds
 from services.billing.domain.rating import Account, Granted, Used
 from services.billing.domain.settlement import Served
+from services.billing.earlier import Left, left_by_bills
+from services.billing.readmodel import BOOKS
 from shared.clock import period_bounds
 from shared.contracts.billing import TokenSums
 from shared.eventstore.schema import POSITIONS
@@ -27,10 +28,15 @@ _SUMS = tuple(sa.func.sum(t.usage.c[name]).label(name) for name in ("calls", *t.
 
 
 class Inputs:
-    """All that a bill is made of. `traces`: one traceparent per (line kind, model, rate card) that has any."""
+    """All that a bill is made of, as of `billing_position` of our own log. `credit_fen`: what is left of the account's
+    credits; `void`: its bills for the period that are void; `traces`: one traceparent per (line kind, model, rate
+    card) that has any."""
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: Account, billing_position: int, left: Left) -> None:
         self.account = account
+        self.billing_position = billing_position
+        self.credit_fen = left.credit_fen
+        self.void = left.void
         self.grants: list[Granted] = []
         self.usage: list[Used] = []
         self.late: list[Used] = []
@@ -69,7 +75,7 @@ def _unbilled(operator: str, period: str, shard: int, quota_position: int) -> tu
     of_account = (b.operator == t.accounts.c.operator, b.account == t.accounts.c.account, b.period == period)
     # A look-up per account, by index. As an anti-join it would be planned by statistics, which a month's close
     # outdates as it goes.
-    billed = sa.select(b.number).where(*of_account).limit(1).scalar_subquery()
+    billed = sa.select(b.number).where(*of_account, t.STANDS).limit(1).scalar_subquery()
     return (
         t.accounts.c.operator == operator,
         t.accounts.c.shard == shard,
@@ -124,10 +130,12 @@ def inputs(
     connection: sa.Connection, operator: str, period: str, quota_position: int, accounts: Sequence[Account]
 ) -> list[Inputs]:
     """What the bills of these accounts are made of, as of the cut-off; in the order of `accounts`."""
-    found = {account.account: Inputs(account) for account in accounts}
-    if not found:
+    if not accounts:
         return []
-    marks = _carried(connection, operator, period, list(found))
+    left = left_by_bills(connection, operator, period, [account.account for account in accounts])
+    billing_position = followed(connection, BOOKS)
+    found = {account.account: Inputs(account, billing_position, left[account.account]) for account in accounts}
+    marks = {name: its.marks for name, its in left.items() if its.marks}
     _read_grants(connection, operator, period, quota_position, found, marks)
     _read_usage(connection, operator, period, quota_position, found)
     if marks:
@@ -136,19 +144,6 @@ def inputs(
 
 
 Marks = dict[str, dict[str, int]]  # account -> earlier period -> position up to which it was carried
-
-
-def _carried(connection: sa.Connection, operator: str, period: str, accounts: list[str]) -> Marks:
-    c = t.bills.c
-    by_account: dict[str, list[Earlier]] = defaultdict(list)
-    for name, *bill in connection.execute(
-        sa.select(c.account, c.period, c.quota_position, c.position).where(
-            c.operator == operator, c.account.in_(accounts)
-        )
-    ):
-        by_account[name].append(Earlier(*bill))
-    marks = {name: carried(bills, period) for name, bills in by_account.items()}
-    return {name: mark for name, mark in marks.items() if mark}
 
 
 def _read_grants(

@@ -12,6 +12,7 @@ from datetime import datetime
 from fractions import Fraction
 from typing import NamedTuple
 
+from services.billing.domain.charges import Charge, Running
 from shared.catalogue.view import CatalogueView
 from shared.clock import period_bounds
 from shared.contracts.billing import Bill, BillLine, LineKind, TokenSums
@@ -76,14 +77,21 @@ def rate(
     grants: Iterable[Granted] = (),
     usage: Iterable[Used] = (),
     late: Iterable[Used] = (),
+    billing_position: int = 0,
+    charges: Iterable[Charge] = (),  # noqa: ARG001 - rated with the terms of subscriptions
+    running: Sequence[Running] = (),  # noqa: ARG001
+    credit_fen: int = 0,
 ) -> Bill:
-    """The bill of one account for a period, as known at `quota_position` of its shard's log and the catalogue's own
-    position."""
+    """The bill of one account for a period, as known at `quota_position` of its shard's log, `billing_position` of
+    billing's own and the catalogue's own position. `credit_fen`: what is left of the account's credits."""
     price = points_per_yuan(account, period, catalogue)
     lines = grant_lines(account.operator, grants, catalogue)
     lines += [_usage_line("usage", used, price) for used in _by_model(usage)]
     lines += [_usage_line("late_usage", used, price) for used in _by_model(late)]
     total = sum(line.fen for line in lines)
+    if (credit := min(credit_fen, total)) > 0:
+        lines.append(BillLine(kind="credit", text="Credit", fen=-credit))
+        total -= credit
     return Bill(
         number=number,
         operator=account.operator,
@@ -99,6 +107,7 @@ def rate(
         quota_position=quota_position,
         quota_log=quota_log,
         catalog_position=catalogue.position,
+        billing_position=billing_position,
     )
 
 
