@@ -18,11 +18,13 @@ from services.billing.domain.late import Earlier, carried
 
 class Left(NamedTuple):
     """For a bill of one period. `marks`: each earlier billed period, and the position of quota's log up to which it is
-    carried; `void`: bills for the very period that are void; `credit_fen`: what is left of the credits."""
+    carried; `void`: bills for the very period that are void; `credit_fen`: what is left of the credits; `own`: the
+    `billing_position` of the bill that the account has for the period already."""
 
     marks: dict[str, int]
     void: int
     credit_fen: int
+    own: int | None
 
 
 class _Bill(NamedTuple):
@@ -38,14 +40,7 @@ def left_by_bills(connection: sa.Connection, operator: str, period: str, account
     bills = _bills(connection, operator, accounts)
     credits = _credits(connection, operator, accounts)
     void = _void(connection, operator, period, accounts)
-    return {
-        account: Left(
-            carried([Earlier(*bill[:3]) for bill in bills[account]], period),
-            void.get(account, 0),
-            _credit_left(bills[account], credits[account], period),
-        )
-        for account in accounts
-    }
+    return {account: _left(bills[account], credits[account], void.get(account, 0), period) for account in accounts}
 
 
 def void_count(connection: sa.Connection, operator: str, period: str) -> int:
@@ -55,10 +50,12 @@ def void_count(connection: sa.Connection, operator: str, period: str) -> int:
     return int(connection.execute(asked.select_from(t.bills)).scalar_one())
 
 
-def _credit_left(bills: Sequence[_Bill], credits: Sequence[tuple[int, int]], period: str) -> int:
+def _left(bills: Sequence[_Bill], credits: Sequence[tuple[int, int]], void: int, period: str) -> Left:
     own = next((bill for bill in bills if bill.period == period), None)
     granted = sum(fen for position, fen in credits if own is None or position <= own.billing_position)
-    return granted - sum(bill.credit_fen for bill in bills if own is None or bill.position < own.position)
+    used = sum(bill.credit_fen for bill in bills if own is None or bill.position < own.position)
+    marks = carried([Earlier(*bill[:3]) for bill in bills], period)
+    return Left(marks, void, granted - used, own.billing_position if own else None)
 
 
 def _bills(connection: sa.Connection, operator: str, accounts: Sequence[str]) -> dict[str, list[_Bill]]:

@@ -28,13 +28,16 @@ _SUMS = tuple(sa.func.sum(t.usage.c[name]).label(name) for name in ("calls", *t.
 
 
 class Inputs:
-    """All that a bill is made of, as of `billing_position` of our own log. `credit_fen`: what is left of the account's
-    credits; `void`: its bills for the period that are void; `traces`: one traceparent per (line kind, model, rate
-    card) that has any."""
+    """All that a bill is made of.
+
+    `billing_position`: of our own log, as of which it is; if the account has its bill already, as of that one's.
+    `credit_fen`: what is left of the account's credits; `void`: its bills for the period that are void; `traces`: one
+    traceparent per (line kind, model, rate card) that has any.
+    """
 
     def __init__(self, account: Account, billing_position: int, left: Left) -> None:
         self.account = account
-        self.billing_position = billing_position
+        self.billing_position = billing_position if left.own is None else left.own
         self.credit_fen = left.credit_fen
         self.void = left.void
         self.grants: list[Granted] = []
@@ -85,9 +88,11 @@ def _unbilled(operator: str, period: str, shard: int, quota_position: int) -> tu
     )
 
 
-def unbilled_count(connection: sa.Connection, operator: str, period: str, shard: int, quota_position: int) -> int:
-    """How many accounts of a shard still have no bill for the period."""
-    wanted = _unbilled(operator, period, shard, quota_position)
+def unbilled_count(
+    connection: sa.Connection, operator: str, period: str, shard: int, quota_position: int, after_position: int = 0
+) -> int:
+    """How many accounts of a shard, known behind `after_position`, still have no bill for the period."""
+    wanted = (t.accounts.c.position > after_position, *_unbilled(operator, period, shard, quota_position))
     asked = sa.select(sa.func.count()).select_from(t.accounts).where(*wanted)
     return int(connection.execute(asked).scalar_one())
 

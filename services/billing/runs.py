@@ -19,6 +19,7 @@ from services.billing.domain.canonical import settled, sha256_of
 from services.billing.domain.rating import rate
 from services.billing.domain.settlement import Served, statement
 from services.billing.earlier import void_count
+from services.billing.schemas import DraftBills
 from shared import telemetry
 from shared.catalogue.view import CatalogueView
 from shared.contracts import billing as b
@@ -153,14 +154,9 @@ def load_bill_run(
 
     `logs`: quota's, by shard.
     """
-    if not command.limit:
-        raise malformed("limit", "must be at least 1")
     operator, period, shard, cut_off = command.operator, command.period, command.quota_shard, command.quota_position
-    if shard >= len(logs):
-        raise malformed("quota_shard", f"must be from 0 to {len(logs) - 1}")
+    check_shard(connection, command, logs, catalogue)
     check_followed(connection, period, logs[shard], cut_off, operator)
-    if not reading.has_accounts(connection, operator) and not catalogue.known(Operator, operator):
-        raise UnknownOperator(f"no operator {operator!r}", {"operator": operator})
     void = void_count(connection, operator, period)
     if progress is None or progress.void != void:
         progress = Progress("", reading.unbilled_count(connection, operator, period, shard, cut_off), void)
@@ -170,6 +166,23 @@ def load_bill_run(
     unbilled = progress.unbilled if len(accounts) == limit else len(accounts)
     inputs = reading.inputs(connection, operator, period, cut_off, accounts)
     return BillRun(command, logs[shard], inputs, unbilled, reading.last_serial(connection, t.bills, operator), void)
+
+
+def check_shard(
+    connection: sa.Connection, asked: b.IssueBills | DraftBills, logs: Sequence[str], catalogue: CatalogueView
+) -> None:
+    """Raises MalformedCommand for a limit or shard that cannot be, UnknownOperator."""
+    if not asked.limit:
+        raise malformed("limit", "must be at least 1")
+    if asked.quota_shard >= len(logs):
+        raise malformed("quota_shard", f"must be from 0 to {len(logs) - 1}")
+    check_operator(connection, asked.operator, catalogue)
+
+
+def check_operator(connection: sa.Connection, operator: str, catalogue: CatalogueView) -> None:
+    """Raises UnknownOperator for one that has no account and is not in the catalogue."""
+    if not reading.has_accounts(connection, operator) and not catalogue.known(Operator, operator):
+        raise UnknownOperator(f"no operator {operator!r}", {"operator": operator})
 
 
 def load_statement_run(connection: sa.Connection, command: b.SettlePeriod, logs: Sequence[str]) -> StatementRun:
