@@ -190,9 +190,10 @@ class BillVoid(TokengridError):
 
 
 class BillSettled(TokengridError):
-    """Something was paid or credited on the bill, so it cannot be made void."""
+    """Something was paid or credited on the bill, or a later bill of the account goes on from it (`details.later`), so
+    it cannot be made void."""
 
-    advice = "Give back what was paid, or issue a credit note."
+    advice = "Make the later bills void first, the last one first; or issue a credit note."
 
 
 class UnknownSubscription(TokengridError):

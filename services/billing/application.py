@@ -14,20 +14,27 @@ import sqlalchemy as sa
 
 from services.billing import reading
 from services.billing import tables as t
+from services.billing.answers import Happened, bill_row, issued_bill
 from services.billing.books import Books
-from services.billing.chargefile import Charge, charge_file
+from services.billing.charging import next_charge_file
+from services.billing.closes import close_status
 from services.billing.cutoff import bounds
 from services.billing.domain.canonical import plain, sha256_of
-from services.billing.domain.rating import Account, rate
+from services.billing.domain.rating import Account
 from services.billing.domain.settlement import settlement
 from services.billing.domain.subscription import Subscription, Subscriptions
+from services.billing.drafts import draft_bills
+from services.billing.earlier import credit_left
 from services.billing.page import render_bill
 from services.billing.renewal import Done, Renewal, Send
+from services.billing.runs import bill_of, check_operator
 from services.billing.schemas import (
     BillOf,
     BillPage,
     Bills,
     ChargeFile,
+    CloseStatus,
+    DraftBills,
     Settlement,
     Statements,
     SubscriptionsOf,
@@ -94,17 +101,14 @@ class BillingApplication(RoomApplication):
             account = self._account(connection, query.operator, query.account)
             followed = reading.followed(connection, projection_name(log))
             (found,) = reading.inputs(connection, query.operator, query.period, followed, [account])
-        bill = rate(
-            account,
-            query.period,
-            self.catalogue.view,
-            followed,
-            log,
-            grants=found.grants,
-            usage=found.usage,
-            late=found.late,
-        )
+        bill = bill_of(found, query.period, self.catalogue.view, followed, log)
         return {"bill": plain(bill), "bill_sha256": sha256_of(bill)}
+
+    def draft_bills(self, query: DraftBills) -> dict[str, Any]:
+        """The bills that would be issued next, without numbers."""
+        self.books.catch_up()
+        with reading.snapshot(self.engine) as connection:
+            return draft_bills(connection, query, self.settings.logs("quota"), self.catalogue.view)
 
     def renew(self, send: Send) -> Done:
         """A round of what subscriptions have due; see `Renewal.work`."""
@@ -114,34 +118,19 @@ class BillingApplication(RoomApplication):
     def subscriptions(self, query: SubscriptionsOf) -> dict[str, Any]:
         """What an account has subscribed to, and how it stands now."""
         now = self.clock()
-        with self.engine.connect() as connection:
+        self.books.catch_up()
+        with reading.snapshot(self.engine) as connection:
             self._account(connection, query.operator, query.account)
+            credit_fen = credit_left(connection, query.operator, query.account)
         state = Subscriptions()
         for logged in self.log.whole_stream(stream_of(query.operator, query.account)):
             state.evolve(logged.version, logged.event)
-        return {"subscriptions": [_shown(each, now) for each in state.by_name.values()], "credit_fen": 0}
+        return {"subscriptions": [_shown(each, now) for each in state.by_name.values()], "credit_fen": credit_fen}
 
     def bill(self, query: BillOf) -> dict[str, Any]:
         """An issued bill and what happened to it, from the log itself."""
         first, later = self._bill_stream(query.number)
-        payments = [e for e in later if isinstance(e, b.BillPaid)]
-        notes = [e for e in later if isinstance(e, b.CreditNoteIssued)]
-        paid, credited = sum(p.fen for p in payments), sum(n.fen for n in notes)
-        issued = first.event
-        assert isinstance(issued, b.BillIssued)
-        return {
-            "bill": plain(issued.bill),
-            "bill_sha256": issued.bill_sha256,
-            "issued_at": issued.at.isoformat(),
-            "position": first.position,
-            "payments": [{"at": p.at.isoformat(), "request_id": p.request_id, "fen": p.fen} for p in payments],
-            "credit_notes": [
-                {"at": n.at.isoformat(), "number": n.number, "fen": n.fen, "reason": n.reason} for n in notes
-            ],
-            "paid_fen": paid,
-            "credited_fen": credited,
-            "due_fen": issued.bill.total_fen - credited - paid,
-        }
+        return issued_bill(first, later)
 
     def bill_page(self, query: BillPage) -> dict[str, Any]:
         """An issued bill as a printable page."""
@@ -152,47 +141,50 @@ class BillingApplication(RoomApplication):
         with self.engine.connect() as connection:
             daily = reading.daily_usage(connection, bill.operator, bill.account, bill.period, bill.quota_position)
         operator = self.catalogue.view.in_force(Operator, bill.operator, issued.at)
+        happened = Happened(bill.total_fen, later)
         html = render_bill(
             issued,
             daily,
             operator_name=operator.item.name if operator else bill.operator,
-            credit_notes=[e for e in later if isinstance(e, b.CreditNoteIssued)],
-            paid_fen=sum(e.fen for e in later if isinstance(e, b.BillPaid)),
+            credit_notes=happened.notes,
+            paid_fen=happened.paid_fen,
+            void=happened.void,
         )
         return {"html": html}
 
     def bills(self, query: Bills) -> dict[str, Any]:
         """Issued bills without their lines."""
-        rows, more = self._bills_page(query.operator, query.account, query.period, query.after, query.limit)
-        columns = ("number", "operator", "account", "period", "issued_at", "total_fen", "vat_fen", "paid_fen")
-        return {
-            "bills": [
-                {name: row[name] for name in (*columns, "credited_fen", "quota_position", "sha256")}
-                | {"quota_log": self._log_of(row["operator"], row["account"])}
-                for row in rows
-            ],
-            "more": more,
-        }
+        self.books.catch_up()
+        limit = self._page(query.limit)
+        asked = sa.select(t.bills).where(t.bills.c.number > query.after).order_by(t.bills.c.number).limit(limit + 1)
+        for name in ("operator", "account", "period"):
+            if (value := getattr(query, name)) is not None:
+                asked = asked.where(t.bills.c[name] == value)
+        with self.engine.connect() as connection:
+            rows = connection.execute(asked).mappings().all()
+        shown = [bill_row(row, self._log_of(row["operator"], row["account"])) for row in rows[:limit]]
+        return {"bills": shown, "more": len(rows) > limit}
 
     def charge_file(self, query: ChargeFile) -> dict[str, Any]:
         """The next charge file of a period."""
-        rows, more = self._bills_page(query.operator, None, query.period, query.after, query.limit)
-        charges = [
-            Charge(r["number"], r["account"], r["total_fen"], r["vat_fen"], r["issued_at"], r["sha256"]) for r in rows
-        ]
-        return {
-            "csv": charge_file(query.operator, query.period, charges, query.after),
-            "count": len(charges),
-            "sum_fen": sum(charge.fen for charge in charges),
-            "last": charges[-1].number if charges else query.after,
-            "more": more,
-        }
+        self.books.catch_up()
+        with reading.snapshot(self.engine) as connection:
+            return next_charge_file(connection, query, self._page(query.limit))
+
+    def close_status(self, query: CloseStatus) -> dict[str, Any]:
+        """How far the close of a period has come."""
+        bounds(query.period)
+        self.books.catch_up()
+        with reading.snapshot(self.engine) as connection:
+            if query.operator is not None:
+                check_operator(connection, query.operator, self.catalogue.view)
+            return close_status(connection, query.period, self.settings.logs("quota"), query.operator)
 
     def statements(self, query: Statements) -> dict[str, Any]:
         """Issued statements with their lines."""
         self.books.catch_up()
         c = t.statements.c
-        limit = min(max(query.limit, 1), self.settings.page_max)
+        limit = self._page(query.limit)
         home, _, serving = query.after.partition("/")
         with self.engine.connect() as connection:
             rows = connection.execute(
@@ -245,18 +237,8 @@ class BillingApplication(RoomApplication):
             raise UnknownBill(f"no bill {number!r}", {"number": number})
         return events[0], [logged.event for logged in events[1:]]
 
-    def _bills_page(
-        self, operator: str | None, account: str | None, period: str | None, after: str, limit: int
-    ) -> tuple[list[Mapping[str, Any]], bool]:
-        self.books.catch_up()
-        limit = min(max(limit, 1), self.settings.page_max)
-        asked = sa.select(t.bills).where(t.bills.c.number > after).order_by(t.bills.c.number).limit(limit + 1)
-        for column, value in ((t.bills.c.operator, operator), (t.bills.c.account, account), (t.bills.c.period, period)):
-            if value is not None:
-                asked = asked.where(column == value)
-        with self.engine.connect() as connection:
-            rows = [row._mapping for row in connection.execute(asked)]
-        return rows[:limit], len(rows) > limit  # type: ignore[return-value]
+    def _page(self, limit: int) -> int:
+        return min(max(limit, 1), self.settings.page_max)
 
 
 def _shown(subscription: Subscription, now: datetime) -> dict[str, Any]:

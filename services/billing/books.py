@@ -1,4 +1,4 @@
-"""The writer's room: decides what bills, payments, credit notes and statements come to be.
+"""The writer's room: decides what bills and statements come to be, and has decided what happens to them.
 
 State is read from the read model in one snapshot, after billing's own log was folded into it; so a
 process that starts, or that lost a race, knows what the log knows. It must not know nameko.
@@ -13,9 +13,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from services.billing import reading
-from services.billing import tables as t
-from services.billing.cutoff import check_ended, malformed
+from services.billing.cutoff import check_ended
 from services.billing.readmodel import BooksProjection, operator_of
+from services.billing.receivables import OfBill, Receivables
 from services.billing.runs import BillRun, Progress, StatementRun, load_bill_run, load_statement_run, trace_lines
 from services.billing.subscribers import Subscribers, is_about_subscriptions
 from shared import telemetry
@@ -24,7 +24,7 @@ from shared.clock import Clock
 from shared.config import Settings
 from shared.contracts import billing as b
 from shared.contracts.base import Command, Event
-from shared.errors import Conflict, LimitExceeded, TokengridError, UnknownBill
+from shared.errors import Conflict, TokengridError
 from shared.eventstore.batch import Stored
 from shared.eventstore.intake import occurred
 from shared.eventstore.log import EventLog, NewEvent
@@ -33,20 +33,6 @@ from shared.eventstore.writer import receipt
 
 CLOSES_REMEMBERED = 100  # some ninety operator-provinces close at the same time
 OWN_PAGE = 500  # events of billing's own log folded in one transaction
-
-
-class BillState:
-    """What decides on payments and credit notes of an issued bill."""
-
-    def __init__(self, version: int, total_fen: int, paid_fen: int, credited_fen: int) -> None:
-        self.version = version
-        self.total_fen = total_fen
-        self.paid_fen = paid_fen
-        self.credited_fen = credited_fen
-
-    @property
-    def due_fen(self) -> int:
-        return self.total_fen - self.credited_fen - self.paid_fen
 
 
 class Books:
@@ -61,6 +47,7 @@ class Books:
         self.settings = settings
         self.clock = clock
         self.projector = Projector(engine, BooksProjection())
+        self.receivables = Receivables(settings)
         self._progress: dict[Close, Progress] = {}
         self._logs = settings.logs("quota")
         self.subscribers = Subscribers(log, catalogue, settings)
@@ -85,13 +72,13 @@ class Books:
         with reading.snapshot(self.engine) as connection:
             self.subscribers.prepare(connection, commands)
             for command in commands:
-                if isinstance(command, b.Pay | b.Credit):
-                    self._load_bill(connection, command.number)
+                if isinstance(command, OfBill | b.GrantCredit):
+                    self.receivables.load(connection, command)
                 elif isinstance(command, b.IssueBills | b.SettlePeriod) and command not in self._runs:
                     self._runs[command] = self._load_run(connection, command)
 
     def key(self, command: Command) -> str | None:
-        if isinstance(command, b.Pay | b.Credit):
+        if isinstance(command, OfBill):
             return f"{command.number}/{command.request_id}"
         if isinstance(command, b.AccountCommand):
             return f"account:{command.operator}/{command.account}/{command.request_id}"
@@ -104,25 +91,14 @@ class Books:
         match command:
             case b.IssueBills() | b.SettlePeriod():
                 return self._run(command, now)
-            case b.Pay():
-                return self._pay(command, fingerprint, now)
-            case b.Credit():
-                return self._credit(command, fingerprint, now)
+            case b.Pay() | b.Credit() | b.Void() | b.GrantCredit():
+                return self.receivables.decide(command, fingerprint, now)
             case _:
                 raise TypeError(f"not a command of billing: {command!r}")
 
     def evolve(self, stream: str, version: int, event: Event) -> None:
         self.subscribers.evolve(stream, version, event)
-        number = stream.partition(":")[2]
-        state = self._bills.get(number)
-        if state is None or version != state.version + 1:
-            return
-        state.version = version
-        if isinstance(event, b.BillPaid):
-            state.paid_fen += event.fen
-        elif isinstance(event, b.CreditNoteIssued):
-            state.credited_fen += event.fen
-            self._notes[operator_of(number)] += 1
+        self.receivables.evolve(stream, version, event)
 
     def forget(self, streams: set[str]) -> None:  # noqa: ARG002 - all is read anew for the next attempt
         self._drop()
@@ -155,8 +131,7 @@ class Books:
     def _drop(self) -> None:
         self._runs: dict[Command, BillRun | StatementRun | TokengridError] = {}
         self.subscribers.drop()
-        self._bills: dict[str, BillState] = {}
-        self._notes: dict[str, int] = {}  # operator -> serial of its last credit note
+        self.receivables.drop()
 
     # --- the month's close -------------------------------------------------------------------------
     def _load_run(self, connection: sa.Connection, command: Command) -> BillRun | StatementRun | TokengridError:
@@ -180,7 +155,17 @@ class Books:
         rivals = [other for other in self._runs.values() if not isinstance(other, TokengridError) and other.issued]
         if any(_scope(rival.command) == _scope(command) for rival in rivals):
             return []
+        if isinstance(run, BillRun) and self._reopened(run):
+            return []
         return run.events(self.catalogue.view, occurred(command.occurred_at, now, self.settings), now)
+
+    def _reopened(self, run: BillRun) -> bool:
+        """Whether a bill of the operator became void in this commit, of which the run was loaded too early to know.
+        It waits for the next: between what a bill knows of our own log and the bill no other stands or falls."""
+        voided = [number for number in self.receivables.voided if operator_of(number) == run.command.operator]
+        close = f"{run.command.operator}-{run.command.period}-"
+        run.reopened = sum(number.startswith(close) for number in voided)
+        return bool(voided)
 
     def _remember(self, run: BillRun) -> None:
         close = _close(run.command)
@@ -188,67 +173,6 @@ class Books:
         self._progress[close] = run.progress
         if len(self._progress) > CLOSES_REMEMBERED:
             del self._progress[next(iter(self._progress))]
-
-    # --- what happens to a bill --------------------------------------------------------------------
-    def _load_bill(self, connection: sa.Connection, number: str) -> None:
-        c = t.bills.c
-        row = connection.execute(
-            sa.select(c.version, c.total_fen, c.paid_fen, c.credited_fen).where(c.number == number)
-        ).one_or_none()
-        if row is None:
-            return
-        self._bills[number] = BillState(*row)
-        operator = operator_of(number)
-        if operator not in self._notes:
-            self._notes[operator] = reading.last_serial(connection, t.credit_notes, operator)
-
-    def _bill(self, number: str) -> BillState:
-        state = self._bills.get(number)
-        if state is None:
-            raise UnknownBill(f"no bill {number!r}", {"number": number})
-        return state
-
-    def _pay(self, command: b.Pay, fingerprint: str, now: datetime) -> list[NewEvent]:
-        if not command.fen:
-            raise malformed("fen", "must not be 0")
-        at = occurred(command.occurred_at, now, self.settings)
-        state = self._bill(command.number)
-        due = state.due_fen
-        if command.fen * due <= 0 or abs(command.fen) > abs(due):
-            raise LimitExceeded(f"{due} fen are due on {command.number}", {"limit": due, "number": command.number})
-        event = b.BillPaid(
-            at=at,
-            recorded_at=now,
-            request_id=command.request_id,
-            fingerprint=fingerprint,
-            number=command.number,
-            fen=command.fen,
-        )
-        return [NewEvent(f"bill:{command.number}", state.version + 1, event)]
-
-    def _credit(self, command: b.Credit, fingerprint: str, now: datetime) -> list[NewEvent]:
-        if not command.fen:
-            raise malformed("fen", "must be at least 1")
-        at = occurred(command.occurred_at, now, self.settings)
-        state = self._bill(command.number)
-        left = max(0, state.total_fen - state.credited_fen)
-        if command.fen > left:
-            raise LimitExceeded(
-                f"{left} fen of {command.number} can still be credited", {"limit": left, "number": command.number}
-            )
-        head, _, _ = command.number.rpartition("-")
-        serial = self._notes[operator_of(command.number)] + 1
-        event = b.CreditNoteIssued(
-            at=at,
-            recorded_at=now,
-            request_id=command.request_id,
-            fingerprint=fingerprint,
-            number=f"{head}-C{serial:06d}",
-            bill_number=command.number,
-            fen=command.fen,
-            reason=command.reason,
-        )
-        return [NewEvent(f"bill:{command.number}", state.version + 1, event)]
 
 
 Close = tuple[str, str, int, int]

@@ -13,9 +13,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from services.billing.answers import due_fen
 from services.billing.chart import OTHERS, colours, month_chart
 from shared.clock import day_of, period_bounds
-from shared.contracts.billing import BillIssued, CreditNoteIssued
+from shared.contracts.billing import BillIssued, BillVoided, CreditNoteIssued
 from shared.units import points, round_half_away, yuan
 
 _templates = Environment(
@@ -37,8 +38,12 @@ KINDS = {
     "bundle": "Bundle",
     "purchase": "Purchase",
     "trial": "Trial",
+    "plan_credit": "Plan",
     "usage": "Usage",
     "late_usage": "Late usage",
+    "cap": "Cap",
+    "commitment": "Commitment",
+    "credit": "Credit",
 }
 
 
@@ -49,12 +54,14 @@ def render_bill(
     operator_name: str = "",
     credit_notes: Sequence[CreditNoteIssued] = (),
     paid_fen: int = 0,
+    void: BillVoided | None = None,
 ) -> str:
-    """The page of an issued bill. `daily`: rows with `day`, `model`, `calls`, `usage` (tokens by class), `amount`
-    (millipoints), as `reading.daily_usage` gives them."""
+    """The page of an issued bill, and of what happened to it. `daily`: rows with `day`, `model`, `calls`, `usage`
+    (tokens by class), `amount` (millipoints), as `reading.daily_usage` gives them."""
     bill = issued.bill
     days = [(row["day"], row["model"], row["amount"]) for row in daily]
     credited = sum(note.fen for note in credit_notes)
+    due = due_fen(bill.total_fen, paid_fen, credited, void is not None)
     dates = _dates(bill.period)
     return _templates.get_template("bill.html").render(
         bill=bill,
@@ -68,7 +75,9 @@ def render_bill(
         usage_amount=bill.debited,
         credit_notes=[(note, day_of(note.at)) for note in credit_notes],
         paid_fen=paid_fen,
-        due_fen=bill.total_fen - credited - paid_fen,
+        due_fen=due,
+        void=void,
+        void_day=day_of(void.at) if void else "",
         net_fen=bill.total_fen - bill.vat_fen,
         sha256=issued.bill_sha256,
         catalogue_position=bill.catalog_position,

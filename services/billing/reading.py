@@ -17,29 +17,36 @@ import sqlalchemy as sa
 from services.billing import tables as t
 from services.billing.charged import charges, running
 from services.billing.domain.charges import Charge, Running
-from services.billing.domain.late import Earlier, carried
 from services.billing.domain.metering import microseconds
 from services.billing.domain.rating import Account, Granted, Used
 from services.billing.domain.settlement import Served
+from services.billing.earlier import Left, left_by_bills
+from services.billing.readmodel import BOOKS
 from shared.clock import period_bounds
 from shared.contracts.billing import TokenSums
 from shared.eventstore.schema import POSITIONS
 
-BOOKS = "books"  # the projection of billing's own log
 _SUMS = tuple(sa.func.sum(t.usage.c[name]).label(name) for name in ("calls", *t.TOKENS, "amount", "charged"))
 
 
 class Inputs:
-    """All that a bill is made of. `traces`: one traceparent per (line kind, model, rate card) that has any."""
+    """All that a bill is made of.
 
-    def __init__(self, account: Account) -> None:
+    `billing_position`: of our own log, as of which it is; if the account has its bill already, as of that one's.
+    `credit_fen`: what is left of the account's credits; `void`: its bills for the period that are void; `traces`: one
+    traceparent per (line kind, model, rate card) that has any.
+    """
+
+    def __init__(self, account: Account, billing_position: int, left: Left) -> None:
         self.account = account
+        self.billing_position = billing_position if left.own is None else left.own
+        self.credit_fen = left.credit_fen
+        self.void = left.void
         self.grants: list[Granted] = []
         self.usage: list[Used] = []
         self.late: list[Used] = []
         self.charges: list[Charge] = []
         self.running: list[Running] = []
-        self.billing_position = 0
         self.traces: dict[tuple[str, str, str], str] = {}
 
 
@@ -75,7 +82,7 @@ def _unbilled(operator: str, period: str, shard: int, quota_position: int) -> tu
     of_account = (b.operator == t.accounts.c.operator, b.account == t.accounts.c.account, b.period == period)
     # A look-up per account, by index. As an anti-join it would be planned by statistics, which a month's close
     # outdates as it goes.
-    billed = sa.select(b.number).where(*of_account).limit(1).scalar_subquery()
+    billed = sa.select(b.number).where(*of_account, t.STANDS).limit(1).scalar_subquery()
     return (
         t.accounts.c.operator == operator,
         t.accounts.c.shard == shard,
@@ -85,9 +92,11 @@ def _unbilled(operator: str, period: str, shard: int, quota_position: int) -> tu
     )
 
 
-def unbilled_count(connection: sa.Connection, operator: str, period: str, shard: int, quota_position: int) -> int:
-    """How many accounts of a shard still have no bill for the period."""
-    wanted = _unbilled(operator, period, shard, quota_position)
+def unbilled_count(
+    connection: sa.Connection, operator: str, period: str, shard: int, quota_position: int, after_position: int = 0
+) -> int:
+    """How many accounts of a shard, known behind `after_position`, still have no bill for the period."""
+    wanted = (t.accounts.c.position > after_position, *_unbilled(operator, period, shard, quota_position))
     asked = sa.select(sa.func.count()).select_from(t.accounts).where(*wanted)
     return int(connection.execute(asked).scalar_one())
 
@@ -130,11 +139,14 @@ def inputs(
     connection: sa.Connection, operator: str, period: str, quota_position: int, accounts: Sequence[Account]
 ) -> list[Inputs]:
     """What the bills of these accounts are made of, as of the cut-off; in the order of `accounts`."""
-    found = {account.account: Inputs(account) for account in accounts}
-    if not found:
+    if not accounts:
         return []
-    marks, own_marks = _carried(connection, operator, period, list(found))
-    _read_charges(connection, operator, period, found, own_marks)
+    names = [account.account for account in accounts]
+    left = left_by_bills(connection, operator, period, names)
+    billing_position = followed(connection, BOOKS)
+    found = {name: Inputs(account, billing_position, left[name]) for name, account in zip(names, accounts, strict=True)}
+    marks = {name: its.marks for name, its in left.items() if its.marks}
+    _read_charges(connection, operator, period, found, {name: its.own_marks for name, its in left.items()})
     _read_grants(connection, operator, period, quota_position, found, marks)
     _read_usage(connection, operator, period, quota_position, found)
     if marks:
@@ -145,33 +157,17 @@ def inputs(
 Marks = dict[str, dict[str, int]]  # account -> earlier period -> position up to which it was carried
 
 
-def _carried(connection: sa.Connection, operator: str, period: str, accounts: list[str]) -> tuple[Marks, Marks]:
-    """Marks in quota's log, and in billing's own."""
-    c = t.bills.c
-    columns = (c.account, c.period, c.quota_position, c.billing_position, c.position)
-    by_account: dict[str, list[tuple[Earlier, Earlier]]] = defaultdict(list)
-    for name, of, quota_position, billing_position, position in connection.execute(
-        sa.select(*columns).where(c.operator == operator, c.account.in_(accounts))
-    ):
-        by_account[name].append((Earlier(of, quota_position, position), Earlier(of, billing_position, position)))
-    marks: tuple[Marks, Marks] = ({}, {})
-    for name, bills in by_account.items():
-        for into, known in zip(marks, zip(*bills, strict=True), strict=True):
-            if mark := carried(known, period):
-                into[name] = mark
-    return marks
-
-
 def _read_charges(
     connection: sa.Connection, operator: str, period: str, found: dict[str, Inputs], marks: Marks
 ) -> None:
-    position = followed(connection, BOOKS)
-    charged = charges(connection, operator, period, position, list(found), marks)
-    plans = running(connection, operator, period, position, list(found))
-    for name, into in found.items():
-        into.billing_position = position
-        into.charges = charged.get(name, [])
-        into.running = plans.get(name, [])
+    """As of the position that each bill knows of our own log: of those that are made now, the same."""
+    for position in {into.billing_position for into in found.values()}:
+        names = [name for name, into in found.items() if into.billing_position == position]
+        charged = charges(connection, operator, period, position, names, marks)
+        plans = running(connection, operator, period, position, names)
+        for name in names:
+            found[name].charges = charged.get(name, [])
+            found[name].running = plans.get(name, [])
 
 
 def _read_grants(

@@ -18,6 +18,8 @@ from services.billing.cutoff import check_followed, malformed
 from services.billing.domain.canonical import settled, sha256_of
 from services.billing.domain.rating import rate
 from services.billing.domain.settlement import Served, statement
+from services.billing.earlier import void_count
+from services.billing.schemas import DraftBills
 from shared import telemetry
 from shared.catalogue.view import CatalogueView
 from shared.contracts import billing as b
@@ -33,26 +35,30 @@ PAIRS_MAX = 50  # statements of one call, each with a line per model
 class Progress(NamedTuple):
     """How far a close has come: every account up to `account` has its bill, and at most `unbilled` others have none.
 
-    For one operator, period, shard and cut-off this only ever grows: the accounts opened up to a position are what they
-    are, and a bill stays. So it may be remembered, and forgotten, at will.
+    For one operator, period, shard and cut-off this only ever grows while no more than `void` of the operator's bills
+    for the period are void: the accounts opened up to a position are what they are, and a bill stays. So it may be
+    remembered, and forgotten, at will.
     """
 
     account: str
     unbilled: int
+    void: int
 
 
 class BillRun:
     """What one `issue_bills` works on. `log`: the one of its shard; `serial`: the operator's last number; `unbilled`:
-    accounts without a bill."""
+    accounts without a bill; `void`: the operator's bills for the period that are void."""
 
     def __init__(
-        self, command: b.IssueBills, log: str, inputs: list[reading.Inputs], unbilled: int, serial: int
+        self, command: b.IssueBills, log: str, inputs: list[reading.Inputs], unbilled: int, serial: int, void: int
     ) -> None:
         self.command = command
         self.log = log
         self.inputs = inputs
         self.unbilled = unbilled
         self.serial = serial
+        self.void = void
+        self.reopened = 0  # accounts whose bill became void in the same commit
         self.issued = 0
 
     def events(self, catalogue: CatalogueView, at: datetime, now: datetime) -> list[NewEvent]:
@@ -61,31 +67,49 @@ class BillRun:
         events = []
         for serial, found in enumerate(self.inputs, start=self.serial + 1):
             number = f"{self.command.operator}-{period}-{serial:06d}"
-            rated = rate(
-                found.account,
-                period,
-                catalogue,
-                self.command.quota_position,
-                self.log,
-                number=number,
-                grants=found.grants,
-                usage=found.usage,
-                late=found.late,
-            )
+            rated = bill_of(found, period, catalogue, self.command.quota_position, self.log, number)
             bill = settled(rated)
             event = b.BillIssued(at=at, recorded_at=now, bill=bill, bill_sha256=sha256_of(bill))
-            events.append(NewEvent(f"bill:{number}", 1, event, f"bill:{bill.operator}/{bill.account}/{period}"))
+            events.append(NewEvent(f"bill:{number}", 1, event, _key(found, period)))
         self.issued = len(events)
         return events
 
     @property
     def remaining(self) -> int:
-        return self.unbilled - self.issued
+        return self.unbilled + self.reopened - self.issued
 
     @property
     def progress(self) -> Progress:
         """How far it has come once its bills are stored."""
-        return Progress(self.inputs[-1].account.account, self.remaining)
+        return Progress(self.inputs[-1].account.account, self.remaining, self.void)
+
+
+def bill_of(
+    found: reading.Inputs, period: str, catalogue: CatalogueView, cut_off: int, log: str, number: str = ""
+) -> b.Bill:
+    """What an account is to pay for a period: the one way to an issued bill, a draft and a dry run."""
+    return rate(
+        found.account,
+        period,
+        catalogue,
+        cut_off,
+        log,
+        number=number,
+        grants=found.grants,
+        usage=found.usage,
+        late=found.late,
+        billing_position=found.billing_position,
+        charges=found.charges,
+        running=found.running,
+        credit_fen=found.credit_fen,
+    )
+
+
+def _key(found: reading.Inputs, period: str) -> str:
+    """Of an account's first bill for a period, and of each that takes a void one's place: whoever else makes it, too,
+    is refused by the log."""
+    key = f"bill:{found.account.operator}/{found.account.account}/{period}"
+    return f"{key}/{found.void + 1}" if found.void else key
 
 
 class StatementRun:
@@ -132,22 +156,35 @@ def load_bill_run(
 
     `logs`: quota's, by shard.
     """
-    if not command.limit:
-        raise malformed("limit", "must be at least 1")
     operator, period, shard, cut_off = command.operator, command.period, command.quota_shard, command.quota_position
-    if shard >= len(logs):
-        raise malformed("quota_shard", f"must be from 0 to {len(logs) - 1}")
+    check_shard(connection, command, logs, catalogue)
     check_followed(connection, period, logs[shard], cut_off, operator)
-    if not reading.has_accounts(connection, operator) and not catalogue.known(Operator, operator):
-        raise UnknownOperator(f"no operator {operator!r}", {"operator": operator})
-    if progress is None:
-        progress = Progress("", reading.unbilled_count(connection, operator, period, shard, cut_off))
+    void = void_count(connection, operator, period)
+    if progress is None or progress.void != void:
+        progress = Progress("", reading.unbilled_count(connection, operator, period, shard, cut_off), void)
     limit = min(command.limit, ISSUE_MAX)
     accounts = reading.unbilled(connection, operator, period, shard, cut_off, progress.account, limit)
     # Other replicas may have issued some since they were counted; the last piece shows it.
     unbilled = progress.unbilled if len(accounts) == limit else len(accounts)
     inputs = reading.inputs(connection, operator, period, cut_off, accounts)
-    return BillRun(command, logs[shard], inputs, unbilled, reading.last_serial(connection, t.bills, operator))
+    return BillRun(command, logs[shard], inputs, unbilled, reading.last_serial(connection, t.bills, operator), void)
+
+
+def check_shard(
+    connection: sa.Connection, asked: b.IssueBills | DraftBills, logs: Sequence[str], catalogue: CatalogueView
+) -> None:
+    """Raises MalformedCommand for a limit or shard that cannot be, UnknownOperator."""
+    if not asked.limit:
+        raise malformed("limit", "must be at least 1")
+    if asked.quota_shard >= len(logs):
+        raise malformed("quota_shard", f"must be from 0 to {len(logs) - 1}")
+    check_operator(connection, asked.operator, catalogue)
+
+
+def check_operator(connection: sa.Connection, operator: str, catalogue: CatalogueView) -> None:
+    """Raises UnknownOperator for one that has no account and is not in the catalogue."""
+    if not reading.has_accounts(connection, operator) and not catalogue.known(Operator, operator):
+        raise UnknownOperator(f"no operator {operator!r}", {"operator": operator})
 
 
 def load_statement_run(connection: sa.Connection, command: b.SettlePeriod, logs: Sequence[str]) -> StatementRun:

@@ -74,14 +74,44 @@ class Bills(Command, frozen=True, kw_only=True):
     limit: Count = 200
 
 
+class DraftBills(Command, frozen=True, kw_only=True):
+    """The bills that `issue_bills` would issue, at any time, for the accounts behind `after`; nothing is changed.
+
+    Without `quota_position` they are cut off at what billing has followed by now.
+    """
+
+    NAME = "draft_bills"
+
+    operator: Slug
+    period: Period
+    quota_position: Count | None = None
+    quota_shard: Count = 0
+    after: Reference = ""
+    limit: Count = 200
+
+
+class CloseStatus(Command, frozen=True, kw_only=True):
+    """How far the close of a period has come, of one operator or of all that have accounts."""
+
+    NAME = "close_status"
+
+    period: Period
+    operator: Slug | None = None
+
+
 class ChargeFile(Command, frozen=True, kw_only=True):
-    """The phone bill's charges of a period: the bills behind the number `after`, at most `limit`."""
+    """The phone bill's charges of a period: the bills behind the number `after`, at most `limit`.
+
+    And of the bills up to `after`, which may have been charged, those that were made void behind the position
+    `voids_after` of billing's log, at most `limit`.
+    """
 
     NAME = "charge_file"
 
     operator: Slug
     period: Period
     after: Reference = ""
+    voids_after: Count = 0
     limit: Count = 1000
 
 
@@ -131,6 +161,10 @@ class UsageOf(Command, frozen=True, kw_only=True):
 
 # --- answers ---------------------------------------------------------------------------------
 Day = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}\Z", description="`YYYY-MM-DD`, Shanghai's calendar")]
+BillStatus = Annotated[
+    Literal["issued", "paid", "void"],
+    Meta(description="`void`: it was made void; `paid`: nothing is due on it, or never was; else `issued`"),
+]
 Pair = Annotated[str, Meta(pattern=r"^[^/]+/[^/]+\Z", description="`home/serving`")]
 
 
@@ -168,6 +202,56 @@ class DryRunAnswer(Answer, frozen=True, kw_only=True):
     bill_sha256: Sha256
 
 
+class DraftList(Answer, frozen=True, kw_only=True):
+    """Drafts in order of account names; the `last` account among them; whether there are `more`. `quota_position`: the
+    cut-off in `quota_log`."""
+
+    operator: Slug
+    period: Period
+    quota_log: Slug
+    quota_position: Position
+    drafts: tuple[DryRunAnswer, ...]
+    last: Reference
+    more: bool
+
+
+class ShardClose(Answer, frozen=True, kw_only=True):
+    """The accounts of one shard of quota that have a bill for the period, or are to get one.
+
+    `cut_off`: of the bill that was issued last, to go on with; 0 where none stands. `followed`: how far billing has
+    followed `quota_log`. `accounts` = `billed` + `remaining`, those that are without a bill as of the cut-off, or as of
+    now where there is none; `late`: accounts without a bill that became known behind the cut-off.
+    """
+
+    quota_log: Slug
+    followed: Position
+    cut_off: Position
+    accounts: Count
+    billed: Count
+    remaining: Count
+    late: Count
+
+
+class OperatorClose(Answer, frozen=True, kw_only=True):
+    """An operator's bills that stand, how many are void, and its accounts by shard of quota."""
+
+    operator: Slug
+    bills: Count
+    void: Count
+    total_fen: FenSum
+    vat_fen: FenSum
+    shards: tuple[ShardClose, ...]
+
+
+class CloseStatusAnswer(Answer, frozen=True, kw_only=True):
+    """Operators by name; how many statements were issued, and the cut-offs of the last one, by shard of quota."""
+
+    period: Period
+    operators: tuple[OperatorClose, ...]
+    statements: Count
+    statement_cut_offs: tuple[Position, ...]
+
+
 class Payment(Answer, frozen=True, kw_only=True):
     """A payment of a bill; negative, a refund."""
 
@@ -185,13 +269,23 @@ class CreditNote(Answer, frozen=True, kw_only=True):
     reason: Text
 
 
+class MadeVoid(Answer, frozen=True, kw_only=True):
+    """When and why a bill was made void."""
+
+    at: Instant
+    request_id: Name
+    reason: Text
+
+
 class BillAnswer(DryRunAnswer, frozen=True, kw_only=True):
-    """An issued bill and what happened to it. due_fen = bill's total_fen - credited_fen - paid_fen."""
+    """An issued bill and what happened to it. due_fen = bill's total_fen - credited_fen - paid_fen; 0 if it is void."""
 
     issued_at: Instant
     position: Position
     payments: tuple[Payment, ...]
     credit_notes: tuple[CreditNote, ...]
+    void: MadeVoid | None
+    status: BillStatus
     paid_fen: FenSum
     credited_fen: FenSum
     due_fen: FenSum
@@ -218,6 +312,7 @@ class BillRow(Answer, frozen=True, kw_only=True):
     quota_position: Count
     quota_log: Slug
     sha256: Sha256
+    status: BillStatus
 
 
 class BillList(Answer, frozen=True, kw_only=True):
@@ -228,13 +323,19 @@ class BillList(Answer, frozen=True, kw_only=True):
 
 
 class ChargeFileAnswer(Answer, frozen=True, kw_only=True):
-    """`csv`: the file with header and control totals; how many charges and fen; the `last` bill's number in it."""
+    """`csv`: the file with header and control totals; how many charges and fen; the `last` bill's number in it; whether
+    there are `more` charges. The same of what has become void: how many, fen, the `voids_last` position in billing's
+    log, and `voids_more`. The next file begins behind both."""
 
     csv: str
     count: Count
     sum_fen: FenSum
     last: Reference
     more: bool
+    voids: Count
+    voids_sum_fen: FenSum
+    voids_last: Position
+    voids_more: bool
 
 
 class IssuedStatement(Answer, frozen=True, kw_only=True):
@@ -449,6 +550,20 @@ METHODS: tuple[Method, ...] = (
         "Subscriptions and credit.",
         SubscriptionList,
         (MalformedCommand, UnknownAccount),
+    ),
+    Method(
+        "draft_bills",
+        DraftBills,
+        "A page of drafts, each with its hash.",
+        DraftList,
+        (MalformedCommand, UnknownOperator, NotCaughtUp),
+    ),
+    Method(
+        "close_status",
+        CloseStatus,
+        "Operators and statements.",
+        CloseStatusAnswer,
+        (MalformedCommand, UnknownOperator),
     ),
     Method("bill", BillOf, "The bill and its account.", BillAnswer, (MalformedCommand, UnknownBill)),
     Method("bill_page", BillPage, "The page.", BillHtml, (MalformedCommand, UnknownBill)),

@@ -10,6 +10,8 @@ from services.billing.schemas import (
     BillPage,
     Bills,
     ChargeFile,
+    CloseStatus,
+    DraftBills,
     Renew,
     Settlement,
     Statements,
@@ -93,6 +95,14 @@ class BillingService(LogService):
     @rpc
     def dry_run(self, **query: Any) -> dict[str, Any]:
         return self.app.dry_run(parse(DryRun, query))
+
+    @rpc
+    def draft_bills(self, **query: Any) -> dict[str, Any]:
+        return self.app.draft_bills(parse(DraftBills, query))
+
+    @rpc
+    def close_status(self, **query: Any) -> dict[str, Any]:
+        return self.app.close_status(parse(CloseStatus, query))
 
     @rpc
     def bill(self, **query: Any) -> dict[str, Any]:

@@ -63,8 +63,12 @@ bills = _table(
     "bills",
     "number",
     "number operator account period issued_at sha256",
-    "serial position version total_fen vat_fen paid_fen credited_fen quota_position billing_position",
+    "serial position version total_fen vat_fen paid_fen credited_fen credit_fen quota_position billing_position "
+    "void void_position",
 )
+# Written so that both databases see that an index of these bills alone will do.
+STANDS = sa.literal_column("bills.void") == sa.literal_column("0")
+IS_VOID = sa.literal_column("bills.void") == sa.literal_column("1")
 credit_notes = _table("credit_notes", "number", "number operator bill_number", "serial fen")
 subscriptions = _table(
     "subscriptions", "operator account subscription", "operator account subscription plan", "taken version due_us"
@@ -82,6 +86,7 @@ orders = _table(
 unsettled = _table(
     "unsettled", "operator account grant", "operator account grant kind subscription terms", "position number"
 )
+credits = _table("credits", "operator account position", "operator account", "position fen")
 statements = _table("statements", "period home serving", "period home serving sha256 state", "position net_fen")
 
 

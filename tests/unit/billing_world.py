@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from services.billing.application import BillingApplication
+from services.billing.schemas import BillOf, Bills
 from shared.catalogue.view import CatalogueView
 from shared.clock import SHANGHAI, FrozenClock
 from shared.config import Settings
 from shared.contracts import catalog as c
 from shared.contracts import quota as q
 from shared.contracts.base import Event, Rates, Usage, encode_event
-from shared.eventstore.log import LoggedEvent
+from shared.contracts.billing import Bill, BillIssued
+from shared.eventstore.log import EventLog, LoggedEvent
 
 MAY = "2026-05"
 JUNE = "2026-06"
@@ -224,3 +226,26 @@ def issue(app: BillingApplication, quota: Log, period: str = JUNE, operator: str
     """One `issue_bills`, cut off at the head of quota's log unless told otherwise."""
     fields = {"operator": operator, "period": period, "quota_position": quota.head} | fields
     return app.submit("issue_bills", fields)
+
+
+def accounts(quota: QuotaLog, *names: str) -> QuotaLog:
+    for name in names:
+        quota.open(account=name)
+    return quota
+
+
+def bill_of(app: BillingApplication, account: str = "a1", period: str = JUNE) -> dict[str, Any]:
+    """The account's one bill for the period that is not void."""
+    rows = app.bills(Bills(account=account, period=period))["bills"]
+    (row,) = (row for row in rows if row["status"] != "void")
+    bill: dict[str, Any] = app.bill(BillOf(number=row["number"]))["bill"]
+    return bill
+
+
+def kinds(bill: dict[str, Any]) -> list[tuple[str, int]]:
+    return [(line["kind"], line["fen"]) for line in bill["lines"]]
+
+
+def issued(log: EventLog) -> list[Bill]:
+    """All bills, in the order in which they were issued."""
+    return [e.event.bill for e in log.read(0, 5000) if isinstance(e.event, BillIssued)]

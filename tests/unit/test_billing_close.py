@@ -10,47 +10,28 @@ import pytest
 from services.billing.application import BillingApplication
 from services.billing.domain.canonical import sha256_of
 from services.billing.domain.late import Earlier, carried
-from services.billing.schemas import BillOf, Bills
-from shared.contracts import billing as b
 from shared.contracts.base import Usage
 from shared.contracts.billing import BillIssued, DryRun
 from shared.errors import MalformedCommand, NotCaughtUp, PeriodOpen, UnknownAccount, UnknownOperator
-from shared.eventstore.log import EventLog
 from tests.unit.billing_world import (
     JULY,
     JUNE,
     QuotaLog,
+    accounts,
+    bill_of,
     billing,
     catalogue,
     follow,
     issue,
+    issued,
     july,
     june,
+    kinds,
     set_clock,
 )
 
 FEN = 2_500_000  # millipoints at list price
 ONE_FEN = Usage(input=2_500)  # 2,500 tokens at 1,000 points per 1,000
-
-
-def bill_of(app: BillingApplication, account: str = "a1", period: str = JUNE) -> dict[str, Any]:
-    (row,) = app.bills(Bills(account=account, period=period))["bills"]
-    bill: dict[str, Any] = app.bill(BillOf(number=row["number"]))["bill"]
-    return bill
-
-
-def kinds(bill: dict[str, Any]) -> list[tuple[str, int]]:
-    return [(line["kind"], line["fen"]) for line in bill["lines"]]
-
-
-def issued(log: EventLog) -> list[b.Bill]:
-    return [e.event.bill for e in log.read(0, 5000) if isinstance(e.event, BillIssued)]
-
-
-def accounts(quota: QuotaLog, *names: str) -> QuotaLog:
-    for name in names:
-        quota.open(account=name)
-    return quota
 
 
 class TestWhoGetsABill:

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0006"
-down_revision = "0004"
+down_revision = "0005"
 
 NAME = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
@@ -22,7 +22,6 @@ def _number(name: str, key: bool = False) -> sa.Column[int]:
 
 def upgrade() -> None:
     op.add_column("grants", sa.Column("subscription", NAME, nullable=False, server_default=""))
-    op.add_column("bills", sa.Column("billing_position", sa.BigInteger, nullable=False, server_default="0"))
     op.create_table(
         "subscriptions",
         *(_name(name, key=True) for name in ("operator", "account", "subscription")),
