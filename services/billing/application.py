@@ -19,8 +19,10 @@ from services.billing.cutoff import bounds
 from services.billing.domain.canonical import plain, sha256_of
 from services.billing.domain.rating import Account, rate
 from services.billing.domain.settlement import settlement
+from services.billing.focus.pages import focus_page
+from services.billing.focus.rows import focus_csv
 from services.billing.page import render_bill
-from services.billing.schemas import BillOf, BillPage, Bills, ChargeFile, Settlement, Statements, UsageOf
+from services.billing.schemas import BillOf, BillPage, Bills, ChargeFile, Focus, Settlement, Statements, UsageOf
 from services.billing.usage import UsageProjection, projection_name
 from shared.catalogue.copy import CatalogueCopy
 from shared.clock import Clock, system_clock
@@ -159,6 +161,14 @@ class BillingApplication(RoomApplication):
             "last": charges[-1].number if charges else query.after,
             "more": more,
         }
+
+    def focus(self, query: Focus) -> dict[str, Any]:
+        """The next rows of a period in FOCUS."""
+        self.books.catch_up()
+        limit = min(max(query.limit, 1), self.settings.page_max)
+        view = self.catalogue.view
+        page = focus_page(self.engine, self.log, view, query.operator, query.period, query.after, limit)
+        return {"csv": focus_csv(page.rows), "count": len(page.rows), "last": page.last, "more": page.more}
 
     def statements(self, query: Statements) -> dict[str, Any]:
         """Issued statements with their lines."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from services.billing.application import BillingApplication
-from services.billing.schemas import BillOf, BillPage, Bills, ChargeFile, Settlement, Statements, UsageOf
+from services.billing.schemas import BillOf, BillPage, Bills, ChargeFile, Focus, Settlement, Statements, UsageOf
 from shared.contracts.billing import DryRun
 from shared.contracts.schema import parse
 from shared.messaging.follower import follow
@@ -63,6 +63,10 @@ class BillingService(LogService):
     @rpc
     def charge_file(self, **query: Any) -> dict[str, Any]:
         return self.app.charge_file(parse(ChargeFile, query))
+
+    @rpc
+    def focus(self, **query: Any) -> dict[str, Any]:
+        return self.app.focus(parse(Focus, query))
 
     @rpc
     def statements(self, **query: Any) -> dict[str, Any]:

@@ -177,10 +177,13 @@ def _usage(common: Row, bill: Bill, line: BillLine, with_points_fen: int, to_pay
         "SkuPriceId": line.rate_card or sku,
     }
     if prepaid or not (line.charged or line.fen):
+        committed = _committed(bill, prepaid)
+        if "ChargeClass" in common:  # how much of a commitment a correction took is not said: the rules differ over it
+            del committed["CommitmentDiscountQuantity"], committed["CommitmentDiscountUnit"]
         yield {
             **common,
             **_priced(prepaid, price, 0, with_points_fen),
-            **_committed(bill, prepaid),
+            **committed,
             "ChargeDescription": f"{line.text}, paid with points",
             "CommitmentDiscountStatus": "Used",
             "ConsumedQuantity": str(tokens[0]),
