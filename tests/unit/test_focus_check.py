@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import re
+from itertools import product
 
 import pytest
 
 from services.billing.focus.check import Finding, check_focus
 from services.billing.focus.columns import ALLOWED, CATEGORY_OF, COLUMNS, Column, Format, Level
-from services.billing.focus.conditions import CONDITIONS
+from services.billing.focus.conditions import CONDITIONS, Condition
 from services.billing.focus.rows import HEADER, focus_csv
 from tests.folders import REFERENCE
 from tests.unit.focus_bills import EVERY_KIND, rows_of, written
@@ -164,6 +165,25 @@ def test_a_text_of_several_lines_moves_the_lines_behind_it() -> None:
 
 def test_every_condition_is_of_a_known_column() -> None:
     assert {name for one in CONDITIONS for name in (one.column, *one.needs)} <= set(COLUMNS)
+
+
+CANDIDATES = {
+    "ChargeCategory": ("Usage", "Purchase", "Tax", "Credit"),
+    "ChargeClass": ("", "Correction"),
+    "ChargeFrequency": ("Usage-Based", "Recurring"),
+    "CommitmentDiscountStatus": ("", "Used", "Unused"),
+    "PricingCategory": ("", "Standard", "Committed"),
+    "ServiceSubcategory": ("Caching",),
+    "ServiceCategory": ("Databases", "Web"),
+}
+
+
+@pytest.mark.parametrize("condition", CONDITIONS, ids=lambda one: one.rule)
+def test_every_condition_can_be_kept_and_broken(condition: Condition) -> None:
+    values = product(*(CANDIDATES.get(name, ("", "1", "-1")) for name in condition.needs))
+    said = [condition.broken(dict(zip(condition.needs, row, strict=True))) for row in values]
+    assert "" in said
+    assert any(said)
 
 
 @needs_the_specification

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from services.billing.focus.check import check_focus
 from services.billing.focus.lines import KINDS
@@ -15,6 +15,7 @@ from shared.units import largest_remainder
 from tests.unit.billing_world import july
 from tests.unit.focus_bills import EVERY_KIND, FEN, MILLION, bill, bills, line, read, rows_of, summed, used, written
 
+few = settings(max_examples=30)
 LATER = ("plan_credit", "cap", "commitment", "credit")  # kinds that a bill may have one day
 
 
@@ -33,17 +34,20 @@ def test_an_unknown_kind_is_refused_by_its_name() -> None:
         rows_of(bill(line("gift", 5)))
 
 
+@few
 @given(bills)
 def test_what_is_billed_is_the_bill_and_so_is_what_it_all_cost(made: Bill) -> None:
     rows = rows_of(made)
     assert summed(rows, "BilledCost") == summed(rows, "EffectiveCost") == made.total_fen
 
 
+@few
 @given(bills)
 def test_any_bill_keeps_to_the_specification(made: Bill) -> None:
     assert check_focus(written(made)) == []
 
 
+@few
 @given(bills)
 def test_no_token_and_no_point_is_lost_where_a_line_is_parted(made: Bill) -> None:
     usage = [one for one in made.lines if one.kind in ("usage", "late_usage")]

@@ -137,8 +137,9 @@ def _zero_for_purchase(column: str, rule: str) -> Condition:
 
 
 def _zero_by_third_party(row: Given) -> str:
+    billed = row["BilledCost"] and Fraction(row["BilledCost"])
     elsewhere = row["ProviderName"] != row["InvoiceIssuerName"]
-    return "must be 0 where another than the provider invoices" if elsewhere and Fraction(row["BilledCost"]) else ""
+    return "must be 0 where another than the provider invoices" if elsewhere and billed else ""
 
 
 def _instant(value: str) -> str:

@@ -166,11 +166,11 @@ def _usage(common: Row, bill: Bill, line: BillLine, with_points_fen: int, to_pay
     price = _price(line) or next(filter(None, map(_price, bill.lines)), None) or Fraction(1, POINTS_PER_YUAN)
     weights = [max(0, prepaid), max(0, line.charged)]
     tokens = largest_remainder(line.usage.total, weights if any(weights) else [1, 0])
-    sku = f"{bill.operator}/models/{line.model}"
+    sku = line.rate_card.rpartition("@")[0] or f"{bill.operator}/{line.model}"  # what the rate card is a version of
+    model = {"ResourceId": f"{bill.operator}/{line.model}", "ResourceType": "Model"}
     common = common | {
         "ConsumedUnit": TOKENS,
-        "ResourceId": sku,
-        "ResourceType": "Model",
+        **model,
         "SkuId": sku,
         "SkuMeter": TOKENS,
         "SkuPriceDetails": _details(Model=line.model),
@@ -188,8 +188,7 @@ def _usage(common: Row, bill: Bill, line: BillLine, with_points_fen: int, to_pay
             "CommitmentDiscountStatus": "Used",
             "ConsumedQuantity": str(tokens[0]),
             "PricingCategory": "Committed",
-            "ResourceId": sku,
-            "ResourceType": "Model",
+            **model,
         }
     if line.charged or line.fen:
         yield {
