@@ -39,6 +39,10 @@ KINDS = {
     "trial": "Trial",
     "usage": "Usage",
     "late_usage": "Late usage",
+    "plan_credit": "Plan change",
+    "cap": "Monthly cap",
+    "commitment": "Least spend",
+    "credit": "Credit",
 }
 
 
