@@ -1,13 +1,17 @@
-"""Folders for databases that live as long as one example of many: in memory, where the machine offers that.
+"""Where tests find and leave files: reference data beside the project, and folders for databases that live as long as
+one example of many: in memory, where the machine offers that.
 
 A database there writes as elsewhere, but waits for no disk. What a test says of a disk does not belong there.
 """
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
+# Published data that the project does not ship; what needs it is skipped where it is not.
+REFERENCE = Path(os.environ.get("TOKENGRID_REFERENCE", Path(__file__).parents[2] / "shared"))
 IN_MEMORY = Path("/dev/shm")
 
 

@@ -25,6 +25,8 @@ from services.billing.domain.settlement import settlement
 from services.billing.domain.subscription import Subscription, Subscriptions
 from services.billing.drafts import draft_bills
 from services.billing.earlier import credit_left
+from services.billing.focus.pages import focus_page
+from services.billing.focus.rows import focus_csv
 from services.billing.page import render_bill
 from services.billing.renewal import Done, Renewal, Send
 from services.billing.runs import bill_of, check_operator
@@ -35,6 +37,7 @@ from services.billing.schemas import (
     ChargeFile,
     CloseStatus,
     DraftBills,
+    Focus,
     Settlement,
     Statements,
     SubscriptionsOf,
@@ -179,6 +182,14 @@ class BillingApplication(RoomApplication):
             if query.operator is not None:
                 check_operator(connection, query.operator, self.catalogue.view)
             return close_status(connection, query.period, self.settings.logs("quota"), query.operator)
+
+    def focus(self, query: Focus) -> dict[str, Any]:
+        """The next rows of a period in FOCUS."""
+        self.books.catch_up()
+        limit = min(max(query.limit, 1), self.settings.page_max)
+        view = self.catalogue.view
+        page = focus_page(self.engine, self.log, view, query.operator, query.period, query.after, limit)
+        return {"csv": focus_csv(page.rows), "count": len(page.rows), "last": page.last, "more": page.more}
 
     def statements(self, query: Statements) -> dict[str, Any]:
         """Issued statements with their lines."""

@@ -17,6 +17,7 @@ from typing import NamedTuple
 FORMAT = "tokengrid-charges"
 FORMAT_VERSION = 1
 WITH_VOIDS = 2  # the same with V records: a receiver that does not know them must not take the file over
+CURRENCY = "CNY"
 
 
 class Charge(NamedTuple):
@@ -48,8 +49,8 @@ def charge_file(
     V, number, account, fen, VAT fen, issued at, bill's SHA-256; one per bill, as it was charged: to be taken back, and
     nothing if it was not charged. In T, count and both sums of V records stand behind those of the C records.
     """
-    version = (WITH_VOIDS, operator, period, "CNY", after, voids_after) if voids else (
-        FORMAT_VERSION, operator, period, "CNY", after,
+    version = (WITH_VOIDS, operator, period, CURRENCY, after, voids_after) if voids else (
+        FORMAT_VERSION, operator, period, CURRENCY, after,
     )  # fmt: skip
     records = [("H", FORMAT, *version), *(("C", *c) for c in charges), *(("V", *v) for v in voids)]
     body = _csv(records)

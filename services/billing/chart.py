@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from xml.etree import ElementTree
 
 import pygal
@@ -62,6 +62,7 @@ def month_chart(dates: Sequence[str], days: Sequence[Day]) -> str:
     names = [name for name in (*shown, OTHERS) if name in amounts]
     height = max((sum(amounts[name][day] for name in names if amounts[name][day] > 0) for day in dates), default=0)
     top = height // MILLIPOINTS_PER_POINT
+    labels = _labels(top)
     chart = pygal.StackedBar(
         style=Style(**_STYLE, colors=tuple(colours(days)[name] for name in names)),
         js=[],
@@ -73,9 +74,9 @@ def month_chart(dates: Sequence[str], days: Sequence[Day]) -> str:
         disable_xml_declaration=True,
         show_legend=False,  # the page's table of models is the legend
         print_values=False,
-        y_labels=_labels(top),
-        range=(0, _labels(top)[-1]),
-        value_formatter=_short,
+        y_labels=labels,
+        range=(0, labels[-1]),
+        value_formatter=_short(labels[1]),
         x_labels=[date[-2:].lstrip("0") for date in dates],
         no_data_text="",
     )
@@ -105,13 +106,11 @@ def _labels(top: int) -> list[int]:
         scale *= 10
 
 
-def _short(points: float) -> str:
-    """Points for an axis: `2,500`, `40k`, `12M`."""
-    whole = int(points)
-    for size, letter in ((1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")):
-        if whole >= 10 * size or (whole and whole % size == 0):
-            return f"{whole // size:,}{letter}"
-    return f"{whole:,}"
+def _short(step: int) -> Callable[[float], str]:
+    """Points for an axis, all in the unit that its steps are whole numbers of: `2,500`, `40k`, `12M`."""
+    units = ((1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k"), (1, ""))
+    size, letter = next((size, letter) for size, letter in units if step % size == 0)
+    return lambda points: f"{int(points) // size:,}{letter if points else ''}"
 
 
 def _bare(root: ElementTree.Element) -> str:

@@ -28,7 +28,9 @@ _templates = Environment(
 )
 _templates.filters.update(
     count=lambda number: f"{number:,}",
-    points=lambda amount: f"{round_half_away(points(amount)):,}",
+    points=lambda amount: _signed(round_half_away(points(amount))),
+    granted=lambda amount: f"{'+' if amount > 0 else ''}{_signed(round_half_away(points(amount)))}",
+    calls=lambda count: f"{count:,} {'call' if count == 1 else 'calls'}",
     yuan=lambda fen: f"{'−' if fen < 0 else ''}{_grouped(abs(fen))}",
 )
 
@@ -38,7 +40,7 @@ KINDS = {
     "bundle": "Bundle",
     "purchase": "Purchase",
     "trial": "Trial",
-    "plan_credit": "Plan",
+    "plan_credit": "Plan credit",
     "usage": "Usage",
     "late_usage": "Late usage",
     "cap": "Cap",
@@ -110,6 +112,10 @@ def _models(daily: Sequence[Mapping[str, Any]], colour: Mapping[str, str]) -> li
 def _share(part: int, whole: int) -> str:
     tenths = max(0, part) * 1000 // whole if whole else 0
     return f"{tenths // 10}.{tenths % 10}%"
+
+
+def _signed(points: int) -> str:
+    return f"{'−' if points < 0 else ''}{abs(points):,}"
 
 
 def _grouped(fen: int) -> str:

@@ -115,6 +115,18 @@ class ChargeFile(Command, frozen=True, kw_only=True):
     limit: Count = 1000
 
 
+class Focus(Command, frozen=True, kw_only=True):
+    """A period in FOCUS 1.2: its bills, then the credit notes issued in it, behind the number `after`, at most `limit`
+    of both. Without an operator, of all."""
+
+    NAME = "focus"
+
+    operator: Slug | None = None
+    period: Period
+    after: Reference = ""
+    limit: Count = 200
+
+
 class Statements(Command, frozen=True, kw_only=True):
     """Statements of a period in order of (home, serving), behind `after` (`home/serving`)."""
 
@@ -336,6 +348,16 @@ class ChargeFileAnswer(Answer, frozen=True, kw_only=True):
     voids_sum_fen: FenSum
     voids_last: Position
     voids_more: bool
+
+
+class FocusAnswer(Answer, frozen=True, kw_only=True):
+    """`csv`: a header and `count` rows, of none perhaps; `last`: the number behind which to go on while there is
+    `more`."""
+
+    csv: str
+    count: Count
+    last: Reference
+    more: bool
 
 
 class IssuedStatement(Answer, frozen=True, kw_only=True):
@@ -569,6 +591,7 @@ METHODS: tuple[Method, ...] = (
     Method("bill_page", BillPage, "The page.", BillHtml, (MalformedCommand, UnknownBill)),
     Method("bills", Bills, "A page of bills.", BillList, (MalformedCommand,)),
     Method("charge_file", ChargeFile, "The file.", ChargeFileAnswer, (MalformedCommand,)),
+    Method("focus", Focus, "The rows.", FocusAnswer, (MalformedCommand,)),
     Method("statements", Statements, "A page of statements.", StatementList, (MalformedCommand,)),
     Method("settlement", Settlement, "Fen by operators.", SettlementAnswer, (MalformedCommand,)),
     Method("usage", UsageOf, "The days of the period.", UsageAnswer, (MalformedCommand, UnknownAccount)),

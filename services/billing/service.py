@@ -12,6 +12,7 @@ from services.billing.schemas import (
     ChargeFile,
     CloseStatus,
     DraftBills,
+    Focus,
     Renew,
     Settlement,
     Statements,
@@ -119,6 +120,10 @@ class BillingService(LogService):
     @rpc
     def charge_file(self, **query: Any) -> dict[str, Any]:
         return self.app.charge_file(parse(ChargeFile, query))
+
+    @rpc
+    def focus(self, **query: Any) -> dict[str, Any]:
+        return self.app.focus(parse(Focus, query))
 
     @rpc
     def statements(self, **query: Any) -> dict[str, Any]:

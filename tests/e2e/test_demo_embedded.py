@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import io
 import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from services.billing.focus.check import check_focus
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(300)
@@ -110,6 +116,18 @@ def test_what_a_demo_left_can_be_asked_about(var: Path) -> None:
     assert json.loads(tokengrid("audit", *there))["ok"]
     line = tokengrid("events", "quota", "--after", "0", "--limit", "1", "--var", str(var))
     assert re.match(r" +1  2026-06-01 00:00:00  \S+/\d{6} v1  AccountOpened  ", line)
+
+
+@pytest.mark.usefixtures("report")
+def test_the_month_in_focus_costs_what_its_bills_say(var: Path, tmp_path: Path) -> None:
+    file = tmp_path / "june.csv"
+    tokengrid("bill", "focus", "2026-06", str(file), "--var", str(var))
+    text = file.read_bytes().decode()
+    assert check_focus(text) == []
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    billed, effective = (sum(Fraction(row[name]) for row in rows) * 100 for name in ("BilledCost", "EffectiveCost"))
+    with contextlib.closing(sqlite3.connect(var / "demo" / "billing.db")) as billing:
+        assert [(billed,), (effective,)] == billing.execute("SELECT sum(total_fen) FROM bills").fetchall() * 2
 
 
 def test_a_second_run_starts_clean_and_comes_to_the_same(tmp_path: Path) -> None:

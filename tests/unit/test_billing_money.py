@@ -1,21 +1,17 @@
-"""What happens to an issued bill: payments, refunds, credit notes; and the files made of it."""
+"""What happens to an issued bill: payments, refunds, credit notes."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.billing.application import BillingApplication
-from services.billing.chargefile import Charge, charge_file
-from services.billing.schemas import BillOf, Bills, ChargeFile
+from services.billing.schemas import BillOf, Bills
 from shared.contracts.base import Usage
 from shared.errors import IdempotencyConflict, LimitExceeded, MalformedCommand, UnknownBill
-from tests.unit.billing_world import JUNE, QuotaLog, billing, follow, issue, june
+from tests.unit.billing_world import QuotaLog, billing, follow, issue, june
 
 FEN = 2_500_000
 FIRST, SECOND = "sh-telecom-2026-06-000001", "sh-telecom-2026-06-000002"
@@ -142,30 +138,3 @@ class TestReadModel:
         second = app.bills(Bills(limit=1, after=first["bills"][-1]["number"]))
         assert [(p["bills"][0]["number"], p["more"]) for p in (first, second)] == [(FIRST, True), (SECOND, False)]
         assert app.bills(Bills(operator="cm-gd"))["bills"] == []
-
-
-class TestChargeFile:
-    def test_has_control_totals_over_its_charges(self, app: BillingApplication) -> None:
-        answer = app.charge_file(ChargeFile(operator="sh-telecom", period=JUNE))
-        header, *charges, trailer = csv.reader(io.StringIO(answer["csv"], newline=""))
-        assert header == ["H", "tokengrid-charges", "1", "sh-telecom", JUNE, "CNY", ""]
-        assert [c[:5] for c in charges] == [["C", FIRST, "a", "100", "6"], ["C", SECOND, "b", "100", "6"]]
-        assert trailer[:4] == ["T", "2", "200", "12"]
-        assert (answer["count"], answer["sum_fen"], answer["more"]) == (2, 200, False)
-
-    def test_the_trailer_hashes_every_byte_before_it(self) -> None:
-        text = charge_file("o", JUNE, [Charge("n", 'a,"x"\r\nT,9', -5, 0, "t", "h")])
-        body = text[: text.rindex("T,1,")]
-        assert text.endswith(hashlib.sha256(body.encode()).hexdigest() + "\r\n")
-
-    def test_hostile_text_stays_in_its_field(self) -> None:
-        hostile = 'a,"x"\r\nT,9'
-        rows = list(csv.reader(io.StringIO(charge_file("o", JUNE, [Charge("n", hostile, 1, 0, "t", "h")]), newline="")))
-        assert [row[0] for row in rows] == ["H", "C", "T"]
-        assert rows[1][2] == hostile
-
-    def test_a_period_in_several_files(self, app: BillingApplication) -> None:
-        first = app.charge_file(ChargeFile(operator="sh-telecom", period=JUNE, limit=1))
-        second = app.charge_file(ChargeFile(operator="sh-telecom", period=JUNE, limit=1, after=first["last"]))
-        assert [(f["last"], f["count"], f["more"]) for f in (first, second)] == [(FIRST, 1, True), (SECOND, 1, False)]
-        assert second["csv"].splitlines()[0].endswith(f",{FIRST}")

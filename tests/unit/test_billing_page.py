@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from services.billing.chart import OTHERS, colours, month_chart
-from services.billing.page import render_bill
-from shared.contracts.billing import Bill, BillIssued, BillLine, CreditNoteIssued, TokenSums
+from services.billing.page import KINDS, render_bill
+from shared.contracts.billing import Bill, BillIssued, BillLine, CreditNoteIssued, LineKind, TokenSums
 from tests.unit.billing_world import july
 
 HOSTILE = "</style><script>alert('x')</script>{{ 7*7 }}<img src=x onerror=alert(1)>&amp;"
@@ -93,6 +93,23 @@ def test_payments_and_credit_notes_lead_to_what_is_due() -> None:
     assert "Credit note n-C000001 of 2026-07-02: slow" in text
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_line_has_its_word(kind: str) -> None:
+    line = BillLine(kind=kind, text="Text of it", fen=-5, amount=-1_234_000)  # type: ignore[arg-type]
+    text = _Tags(page(bill(line))).text
+    assert [said for said in (KINDS[kind], "−1,234", "−0.05") if said not in text] == []
+
+
+def test_a_mapping_for_every_kind_that_a_bill_may_have() -> None:
+    assert set(get_args(LineKind)) <= set(KINDS)
+
+
+def test_the_total_is_printed_once_however_long_the_bill() -> None:
+    html = page(bill(*[USAGE] * 60))
+    assert "tfoot { display: table-row-group" in html  # a footer would be printed on every page
+    assert html.count("Total, CNY") == 1
+
+
 def test_stands_alone() -> None:
     found = _Tags(page())
     assert found.tags.isdisjoint({"script", "link", "img", "iframe", "object", "image", "use", "a"})
@@ -139,6 +156,10 @@ class TestChart:
         svg = month_chart(DATES, [("2026-06-03", "a", 5000), ("2026-06-04", "a", 5000), ("2026-06-03", "b", 1000)])
         heights = [float(h) for h in re.findall(r'<rect[^>]*height="([0-9.]+)"[^>]*class="rect', svg)]
         assert sum(height > 1 for height in heights) == 3
+
+    def test_the_axis_is_in_one_unit(self) -> None:
+        svg = month_chart(DATES, [("2026-06-03", "a", 1_400_000_000)])
+        assert [label for label in ("500k", "1,000k", "1,500k") if f">{label}<" not in svg] == []
 
     def test_small_models_share_one_colour(self) -> None:
         days = [("2026-06-03", f"m{n}", 10_000 - n) for n in range(8)]

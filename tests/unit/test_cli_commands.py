@@ -16,7 +16,17 @@ COMMANDS = ("demo", "up", "down", "status", "serve", "catalog", "account", "bill
 SUBCOMMANDS = {
     "catalog": ("show", "publish", "sample"),
     "account": ("open", "grant", "balance", "statement", "debits"),
-    "bill": ("list", "show", "html", "settlement"),
+    "bill": (
+        "list",
+        "show",
+        "html",
+        "pdf",
+        "charge-file",
+        "check-charge-file",
+        "focus",
+        "check-focus",
+        "settlement",
+    ),
 }
 
 
@@ -56,6 +66,9 @@ def test_every_command_explains_itself(capsys, name: str) -> None:
         ["account", "balance", "shanghai-telecom"],
         ["account", "grant", "shanghai-telecom", "a", "0"],
         ["bill", "settlement", "June"],
+        ["bill", "focus", "June", "june.csv"],
+        ["bill", "charge-file", "2026-06", "june.csv"],
+        ["bill", "check-focus", "nothing.csv"],
         ["events", "nonsense"],
         ["catalog", "show", "models", "--operator", "shanghai-telecom"],
         ["up", "--replicas", "quota"],
@@ -78,6 +91,7 @@ def test_what_is_asked_wrongly_is_told_in_one_sentence_with_exit_code_2(
     [
         ["account", "balance", "shanghai-telecom", "a"],
         ["bill", "list"],
+        ["bill", "focus", "2026-06", "june.csv"],
         ["audit"],
         ["events", "quota"],
         ["account", "balance", "shanghai-telecom", "a", "--against", "up"],

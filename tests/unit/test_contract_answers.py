@@ -284,6 +284,7 @@ ASKED: dict[str, list[Fields] | Callable[[Services], list[Fields]]] = {
     "billing.bill_page": lambda s: [s.bill()],
     "billing.bills": [{}, {"limit": 1}],
     "billing.charge_file": [{"operator": EAST, "period": JULY}, {"operator": EAST, "period": "2020-01"}],
+    "billing.focus": [{"period": JULY}, {"operator": EAST, "period": AUGUST, "limit": 1}, {"period": "2020-01"}],
     "billing.statements": [{"period": JULY}, {"period": "2020-01"}],
     "billing.settlement": [{"period": JULY}],
     "billing.usage": lambda s: [
@@ -312,6 +313,7 @@ BEFORE_ANYTHING: dict[str, Fields] = {
     "billing.settlement": {"period": JULY},
     "billing.statements": {"period": JULY},
     "billing.charge_file": {"operator": EAST, "period": JULY},
+    "billing.focus": {"period": JULY},
     "billing.settle_period": {"period": JULY, "quota_position": 0},
     "audit.checkpoint": {"log": "quota"},
     "audit.checkpoints": {"log": "quota"},

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from shared.units import show_points, yuan
+from tokengrid.commands import bill_files
 from tokengrid.commands.options import (
     VAR,
     AnyMonthOption,
@@ -123,6 +124,13 @@ def html(
         page = ask("billing", "bill_page", number=number)
     file.write_text(page["html"])
     typer.echo(f"{file}: bill {number}")
+
+
+app.command()(bill_files.pdf)
+app.command()(bill_files.charge_file)
+app.command("check-charge-file")(bill_files.check_charges)
+app.command()(bill_files.focus)
+app.command("check-focus")(bill_files.check_focus_file)
 
 
 @app.command()
