@@ -65,6 +65,11 @@ def period_price(fee_fen: int, part_days: int, whole_days: int, discount_percent
     return fee - round_half_away(exact_discount(fee_fen, part_days, whole_days, discount_percent))
 
 
+def period_allowance(allowance: int, part_days: int, whole_days: int) -> int:
+    """The millipoints of a period, of the `allowance` for `whole_days`: rounded once."""
+    return round_half_away(Fraction(allowance * part_days, whole_days))
+
+
 def exact_credit(price_fen: int, left_days: int, part_days: int, unused: int, amount: int) -> Fraction:
     """Fen to give back of `price_fen`: its share of days left or of points left, the lesser one; without points, of
     days."""
