@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from services.billing.application import BillingApplication
+from services.billing.domain.metering import Heard, Sums, fold
+from services.billing.domain.rating import Used
 from services.billing.schemas import BillOf, Bills
 from shared.catalogue.view import CatalogueView
 from shared.clock import SHANGHAI, FrozenClock
 from shared.config import Settings
 from shared.contracts import catalog as c
 from shared.contracts import quota as q
-from shared.contracts.base import Event, Rates, Usage, encode_event
-from shared.contracts.billing import Bill, BillIssued
+from shared.contracts.base import TOKEN_CLASSES, Event, Rates, Usage, encode_event
+from shared.contracts.billing import Bill, BillIssued, TokenSums
 from shared.eventstore.log import EventLog, LoggedEvent
 
 MAY = "2026-05"
@@ -168,6 +171,11 @@ class QuotaLog(Log):
         return self._add(q.DebitReversed, at, recorded, None, None, **fields, draws=tuple(draws), overdrawn=overdrawn)
 
 
+def heard(quota: QuotaLog) -> list[Heard]:
+    """A log of one account's events as metering takes them."""
+    return [Heard(e.position, quota.operator, quota.account, e.event) for e in quota.events]
+
+
 PUBLISHED: dict[type[Any], type[c.CatalogEvent]] = {
     c.Plan: c.PlanPublished,
     c.Tariff: c.TariffPublished,
@@ -197,6 +205,22 @@ def catalogue(*items: Any) -> CatalogLog:
     for item in items:
         log.publish(item)
     return log
+
+
+def summed(pages: Iterable[Sequence[Heard]], cut_off: int) -> list[Used]:
+    """What billing's tables would hold as of a cut-off, were they dictionaries."""
+    found: dict[tuple[str, str], Sums] = {}
+    names = ("calls", *TOKEN_CLASSES, "amount", "charged")
+    for page in pages:
+        for key, row in fold(page).usage.items():
+            if key.segment <= cut_off:
+                into = found.setdefault((key.model, key.rate_card), Sums())
+                for name in names:
+                    setattr(into, name, getattr(into, name) + getattr(row, name))
+    return [
+        Used(m, r, s.calls, TokenSums(**{n: getattr(s, n) for n in TOKEN_CLASSES}), s.amount, s.charged)
+        for (m, r), s in found.items()
+    ]
 
 
 def billing(

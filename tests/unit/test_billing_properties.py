@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from services.billing.application import BillingApplication
 from services.billing.domain.canonical import sha256_of
-from services.billing.domain.metering import Heard, Sums, fold
+from services.billing.domain.metering import Heard
 from services.billing.domain.rating import Account, Used, rate
 from shared.catalogue.view import CatalogueView
 from shared.clock import period_bounds, period_of
@@ -28,7 +28,18 @@ from shared.contracts.base import TOKEN_CLASSES, Usage
 from shared.contracts.billing import Bill, BillIssued, TokenSums
 from shared.contracts.catalog import Plan
 from shared.eventstore.log import LoggedEvent
-from tests.unit.billing_world import JUNE, QuotaLog, billing, catalogue, follow, issue, june, set_clock
+from tests.unit.billing_world import (
+    JUNE,
+    QuotaLog,
+    billing,
+    catalogue,
+    follow,
+    heard,
+    issue,
+    june,
+    set_clock,
+    summed,
+)
 
 PERIODS = ("2026-06", "2026-07", "2026-08")
 ACCOUNTS = ("a", "b", "c")
@@ -178,34 +189,18 @@ EVENTS = st.lists(
 )
 
 
-def heard(rows: list[tuple[int, int, int, int, str]]) -> list[Heard]:
+def debited(rows: list[tuple[int, int, int, int, str]]) -> list[Heard]:
     quota = QuotaLog()
     for day, delay_min, tokens, unpaid, model in rows:
         at = june(day)
         usage = Usage(input=tokens + 1)
         quota.debit(at, usage, overdrawn=unpaid, model=model, recorded=at + timedelta(minutes=delay_min))
-    return [Heard(e.position, quota.operator, quota.account, e.event) for e in quota.events]
-
-
-def summed(pages: list[list[Heard]], cut_off: int) -> list[Used]:
-    """What billing's tables would hold as of a cut-off, were they dictionaries."""
-    found: dict[tuple[str, str], Sums] = {}
-    names = ("calls", *TOKEN_CLASSES, "amount", "charged")
-    for page in pages:
-        for key, row in fold(page).usage.items():
-            if key.segment <= cut_off:
-                into = found.setdefault((key.model, key.rate_card), Sums())
-                for name in names:
-                    setattr(into, name, getattr(into, name) + getattr(row, name))
-    return [
-        Used(m, r, s.calls, TokenSums(**{n: getattr(s, n) for n in TOKEN_CLASSES}), s.amount, s.charged)
-        for (m, r), s in found.items()
-    ]
+    return heard(quota)
 
 
 @given(rows=EVENTS, cuts=st.lists(st.integers(0, 30), max_size=6))
 def test_pages_cut_anywhere_give_the_same_bill(rows: list[Any], cuts: list[int]) -> None:
-    events = heard(rows)
+    events = debited(rows)
     edges = [0, *sorted(min(c, len(events)) for c in cuts), len(events)]
     pages = [events[a:b] for a, b in pairwise(edges)]
 

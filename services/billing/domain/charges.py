@@ -65,9 +65,9 @@ def period_price(fee_fen: int, part_days: int, whole_days: int, discount_percent
     return fee - round_half_away(exact_discount(fee_fen, part_days, whole_days, discount_percent))
 
 
-def part_of(amount: int, part_days: int, whole_days: int) -> int:
-    """Of the points of a whole period those for its days, in millipoints."""
-    return round_half_away(Fraction(amount * part_days, whole_days))
+def period_allowance(allowance: int, part_days: int, whole_days: int) -> int:
+    """The millipoints of a period, of the `allowance` for `whole_days`: rounded once."""
+    return round_half_away(Fraction(allowance * part_days, whole_days))
 
 
 def exact_credit(price_fen: int, left_days: int, part_days: int, unused: int, amount: int) -> Fraction:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 
-from services.billing.domain.charges import credit_for, part_of, period_price
+from services.billing.domain.charges import credit_for, period_allowance, period_price
 from services.billing.domain.cycle import Span, day_in_shanghai, midnight, span_from
 from services.billing.domain.subscription import Period, Subscription
 from shared.catalogue.view import CatalogueView, Version
@@ -54,7 +54,7 @@ def period_of_plan(subscription: Subscription, start: datetime, context: Context
     phase, fee_fen, allowance = _phase(plan, months)
     span, ends_at = _span(plan, subscription, start)
     number = subscription.number + 1
-    granted = part_of(allowance, span.part_days, span.whole_days)
+    granted = period_allowance(allowance, span.part_days, span.whole_days)
     return b.PlanPeriodStarted(
         at=start,
         recorded_at=context.now,
