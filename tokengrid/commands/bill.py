@@ -1,4 +1,4 @@
-"""`tokengrid bill`: issued bills, and who owes whom between operators."""
+"""`tokengrid bill`: issued bills, and who owes whom between operators; its other commands have modules of their own."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from shared.units import show_points, yuan
-from tokengrid.commands import bill_files
+from tokengrid.commands import bill_close, bill_desk, bill_files
 from tokengrid.commands.options import (
     VAR,
     AnyMonthOption,
     AsJson,
+    BillNumber,
     MonthArgument,
     Var,
     Where,
@@ -23,12 +24,15 @@ from tokengrid.commands.options import (
 )
 from tokengrid.session import Against
 
-app = typer.Typer(no_args_is_help=True, help="Issued bills, and who owes whom between operators.")
+CLOSE, DESK = "Close a month", "Work on bills"
+app = typer.Typer(no_args_is_help=True, help="Bills: look into them, close a month, pay, correct, make void.")
+app.command(rich_help_panel=CLOSE)(bill_close.close)
+app.command(rich_help_panel=CLOSE)(bill_desk.draft)
+app.command(rich_help_panel=DESK, context_settings=bill_desk.NEGATIVE)(bill_desk.pay)
+app.command("credit-note", rich_help_panel=DESK)(bill_desk.credit_note)
+app.command(rich_help_panel=DESK)(bill_desk.void)
+app.command(rich_help_panel=DESK)(bill_desk.credit)
 PAGE = 200
-
-Number = Annotated[
-    str, typer.Argument(help="Bill number, such as shanghai-telecom-2026-06-000001.", show_default=False)
-]
 
 
 @app.command(name="list")
@@ -63,12 +67,13 @@ def list_(
         return
     print_table(
         "Bills",
-        ("number", "account", "month", "yuan", "VAT in it", "paid", "sha256"),
+        ("number", "account", "month", "status", "yuan", "VAT in it", "paid", "sha256"),
         (
             (
                 b["number"],
                 b["account"],
                 b["period"],
+                b["status"],
                 yuan(b["total_fen"]),
                 yuan(b["vat_fen"]),
                 yuan(b["paid_fen"]),
@@ -83,7 +88,7 @@ def list_(
 
 
 @app.command()
-def show(number: Number, against: Where = Against.demo, var: Var = VAR, json: AsJson = False) -> None:
+def show(number: BillNumber, against: Where = Against.demo, var: Var = VAR, json: AsJson = False) -> None:
     """Show one bill with its lines."""
     with asking(against, var) as ask:
         found = ask("billing", "bill", number=number)
@@ -108,13 +113,16 @@ def show(number: Number, against: Where = Against.demo, var: Var = VAR, json: As
     )
     typer.echo(
         f"Total {yuan(bill['total_fen'])} yuan, VAT of {bill['vat_percent']} % in it {yuan(bill['vat_fen'])}; "
-        f"due {yuan(found['due_fen'])}. Issued {local(found['issued_at'])}, sha256 {found['bill_sha256']}."
+        f"{found['status']}, due {yuan(found['due_fen'])}. "
+        f"Issued {local(found['issued_at'])}, sha256 {found['bill_sha256']}."
     )
+    if found["void"]:
+        typer.echo(f"Void since {local(found['void']['at'])}: {found['void']['reason']}")
 
 
 @app.command()
 def html(
-    number: Number,
+    number: BillNumber,
     file: Annotated[Path, typer.Argument(help="File to write.", show_default=False)],
     against: Where = Against.demo,
     var: Var = VAR,

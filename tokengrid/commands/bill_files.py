@@ -14,7 +14,7 @@ from services.billing.focus.check import check_focus
 from shared.errors import TokengridError
 from tokengrid.chromium import print_pdf
 from tokengrid.commands.options import VAR, MonthArgument, Var, Where, asking, console
-from tokengrid.demo.screen import Screen
+from tokengrid.screen import Screen
 from tokengrid.session import Against
 
 FOCUS_PAGE = 200  # bills at a time: about a megabyte

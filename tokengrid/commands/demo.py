@@ -9,8 +9,8 @@ import typer
 
 from tokengrid.commands.options import VAR, AsJson, MonthOption, Var, print_json
 from tokengrid.demo.run import ACCOUNTS, CALLS, PERIOD, Options, run
-from tokengrid.demo.screen import Screen, console_for
 from tokengrid.demo.summary import show
+from tokengrid.screen import Screen, console_for
 from tokengrid.session import Against
 
 

@@ -41,13 +41,22 @@ RequestKey = Annotated[
 ]
 
 
-def _month(text: str | None) -> str | None:
-    if text is not None:
-        try:
-            period_bounds(text)
-        except ValueError:
-            raise typer.BadParameter(f"{text!r} is no month, such as 2026-06") from None
+BillNumber = Annotated[
+    str, typer.Argument(help="Bill number, such as shanghai-telecom-2026-06-000001.", show_default=False)
+]
+
+
+def month(text: str) -> str:
+    """A month as it was asked for. Raises BadParameter for what is none."""
+    try:
+        period_bounds(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no month, such as 2026-06") from None
     return text
+
+
+def _month(text: str | None) -> str | None:
+    return text if text is None else month(text)
 
 
 MonthOption = Annotated[str, typer.Option("--month", help="Month, in Shanghai.", metavar="YYYY-MM", callback=_month)]

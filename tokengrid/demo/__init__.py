@@ -9,7 +9,7 @@
 | `traffic` | whose call each call of a trace is, and what will befall it |
 | `life` | one call: reserve, route, settle, and everything that goes otherwise |
 | `gateway` | many calls at once: batches, order, retries |
-| `closing` | bills, settlement and audit |
+| `books` | the bills and statements that came of it |
 | `figures`, `show` | what came of it, for programs and for people |
 
 It speaks to the services only as any client does. It must not know how they decide.

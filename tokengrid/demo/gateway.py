@@ -12,30 +12,22 @@ import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
-import eventlet
 import msgspec
 
 from shared.contracts.base import Command
-from shared.errors import Unavailable
 from shared.messaging.client import Client
 from tokengrid.demo.life import Answer, Ask, End, due_at, life
-from tokengrid.demo.market import heads
 from tokengrid.demo.traffic import Planned
+from tokengrid.following import RETRIES, await_followed
 
 OnEnd = Callable[[Planned, End], None]
 
 WINDOW = 4_000  # calls read ahead of the trace: an account's calls wait for each other
 IN_FLIGHT_MAX = 1_000
 BATCH_MAX = 2_000  # commands in one message: some 100 ms of work
-# A command is repeated with the same request_id, so that however often it arrives, it has one effect.
-RETRIES = 8
 SWEEP_TICKS = 25
 SWEEP_INTERVAL = timedelta(minutes=15)
-FOLLOW_WAIT_S = 120.0
-REPLICAS_ASKED = 4  # calls go to a service's replicas in turn, and each has a copy of its own
-POLL_S = 0.01
 
 
 class Flight:
@@ -73,43 +65,6 @@ def execute(client: Client, service: str, commands: Sequence[Command]) -> list[A
         batch = [{"command": c.NAME, **msgspec.to_builtins(c)} for c in commands[start : start + BATCH_MAX]]
         answers += client.call(service, "execute", retries=RETRIES, commands=batch)
     return answers
-
-
-def await_followed(
-    client: Client, service: str, upstream: str, tick: Callable[[int, int], None] | None = None
-) -> list[int]:
-    """Wait until a service has followed another's logs to the heads they have now; those positions, by shard.
-
-    Raises Unavailable when nothing moves any more for FOLLOW_WAIT_S. `tick(events, of events)` is called meanwhile.
-    """
-    ends = list(heads(client, upstream).values())
-    head = sum(ends)
-    reached, waited_s, confirmed = -1, 0.0, 0
-    while True:
-        positions = _followed(client.call(service, "status", retries=RETRIES), service, upstream)
-        position = sum(map(min, positions, ends))
-        if tick is not None:
-            tick(position, head)
-        confirmed = confirmed + 1 if position >= head else 0
-        if confirmed == REPLICAS_ASKED:
-            return ends
-        if confirmed:
-            continue
-        waited_s = 0.0 if position > reached else waited_s + POLL_S
-        reached = max(position, reached)
-        if waited_s > FOLLOW_WAIT_S:
-            raise Unavailable(f"{service} does not follow {upstream}: it stands at {position} of {head}.")
-        eventlet.sleep(POLL_S)
-
-
-def _followed(status: dict[str, Any], service: str, upstream: str) -> list[int]:
-    """How far a service says that it has followed another's logs, by shard."""
-    if upstream != "quota":
-        return [status["followed"][upstream]]
-    if service == "quota":
-        return [shard["followed"]["quota"] for shard in status["shards"]]
-    positions: list[int] = status["followed"]["quota_shards"]
-    return positions
 
 
 class Sweeper:

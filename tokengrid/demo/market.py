@@ -42,13 +42,6 @@ def log_of(client: Client, service: str, shard: int = 0) -> Iterator[LoggedEvent
         after = answer["events"][-1]["position"]
 
 
-def heads(client: Client, service: str) -> dict[str, int]:
-    """The heads of a service's logs, by their names: one, or quota's by shard."""
-    if service != "quota":
-        return {service: int(client.call(service, "head", retries=3))}
-    return {shard["log"]: int(shard["head"]) for shard in client.call("quota", "status", retries=3)["shards"]}
-
-
 def read_catalogue(client: Client) -> CatalogueView:
     """All that was published, folded."""
     view = CatalogueView()

@@ -26,13 +26,15 @@ from shared.contracts.base import Command
 from shared.contracts.billing import BillIssued
 from shared.errors import SetupFailed, TokengridError
 from shared.messaging.client import Client
-from tokengrid.demo import closing
+from tokengrid import closing
+from tokengrid.demo.books import DebitsDigest, bills_digest, most_interesting, read_books
 from tokengrid.demo.figures import Figures, billed, rss_mb_max
-from tokengrid.demo.gateway import RETRIES, Gateway, Sweeper, await_followed, execute
-from tokengrid.demo.market import heads, log_of, read_catalogue, shops
-from tokengrid.demo.screen import Screen
+from tokengrid.demo.gateway import Gateway, Sweeper, execute
+from tokengrid.demo.market import log_of, read_catalogue, shops
 from tokengrid.demo.subscribers import Subscriber, subscribers
 from tokengrid.demo.traffic import Traffic
+from tokengrid.following import RETRIES, await_followed, heads
+from tokengrid.screen import Screen
 from tokengrid.session import Against, attached, demo_folder, embedded
 from tokengrid.traces import BrokenLine, Call, Reader, generate, read
 
@@ -85,7 +87,7 @@ def run(options: Options, screen: Screen) -> Outcome:
         figures = chapters.replay(people, calls, start + offset)
         cut_offs = chapters.close()
         accounts = {(one.operator, one.account) for one in people}
-        books = closing.read_books(client, accounts, options.period)
+        books = read_books(client, accounts, options.period)
         digest, events = chapters.read_logs(accounts)
         audited = chapters.audit()
         replay_s = next(stage.seconds for stage in screen.stages if stage.title == REPLAY)
@@ -100,11 +102,11 @@ def run(options: Options, screen: Screen) -> Outcome:
             **_verdict(audited),
             "debits": digest.count,
             "debits_sha256": digest.hexdigest(),
-            "bills_sha256": closing.bills_digest(books.bills),
+            "bills_sha256": bills_digest(books.bills),
             "quota_positions": cut_offs,
             **_source(options, source),
         }
-        chosen = closing.most_interesting(books.bills.values())
+        chosen = most_interesting(books.bills.values())
         settlement = client.call("billing", "settlement", period=options.period, retries=RETRIES)
         files = _write(folder, client, settlement, chosen)
         report |= {
@@ -205,24 +207,15 @@ class _Chapters:
         with self.screen.stage("expiring holds and points", "things") as tick:
             self.sweeper.sweep(self.end)
             tick(self.sweeper.expired.total())
-        with self.screen.stage("waiting for billing", "events") as tick:
-            behind: list[int] = []  # how far billing is, as it comes closer
+        operators = [shop.operator for shop in shops(read_catalogue(self.client), self.start)]
+        closed = closing.close_month(self.client, self.options.period, self.screen, operators, new_cut_offs=True)
+        for refusal in closed.refusals.values():
+            raise refusal
+        return closed.cut_offs
 
-            def follow(reached: int, _head: int) -> None:
-                behind.append(reached)
-                tick(reached - behind[0])
-
-            cut_offs = closing.follow_quota(self.client, follow)
-        operators = sorted({shop.operator for shop in shops(read_catalogue(self.client), self.start)})
-        with self.screen.stage("issuing the bills", "bills", self.options.accounts) as tick:
-            closing.issue_bills(self.client, operators, self.options.period, cut_offs, tick)
-        with self.screen.stage("settling between operators", "statements") as tick:
-            closing.settle_period(self.client, self.options.period, cut_offs, tick)
-        return cut_offs
-
-    def read_logs(self, accounts: set[tuple[str, str]]) -> tuple[closing.DebitsDigest, dict[str, int]]:
+    def read_logs(self, accounts: set[tuple[str, str]]) -> tuple[DebitsDigest, dict[str, int]]:
         """The hash of this run's debits, and how many events each log has."""
-        digest = closing.DebitsDigest()
+        digest = DebitsDigest()
         streams = {f"{operator}/{account}" for operator, account in accounts}
         with self.screen.stage("reading the log", "events") as tick:
             logs = (log_of(self.client, "quota", shard) for shard in range(len(heads(self.client, "quota"))))

@@ -1,25 +1,20 @@
-"""The end of the month: what is due expires, bills and statements are issued. Through the services, as a
-billing department would. It must not know how a bill is made up.
+"""What the month came to: the bills and statements that were issued, and hashes over them and over all debits.
+
+It must not know how a bill is made up.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from itertools import product
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import msgspec
 
 from shared.contracts import billing as b
 from shared.contracts import quota as q
-from shared.errors import TokengridError
 from shared.messaging.client import Client
-from tokengrid.demo.gateway import RETRIES, await_followed
 from tokengrid.demo.market import log_of
-
-BILLS_PAGE = 100
-DEADLINE_S = 60.0  # a page of bills, or all statements, is more work than a call
 
 
 class Books(NamedTuple):
@@ -27,59 +22,6 @@ class Books(NamedTuple):
 
     bills: dict[tuple[str, str], b.BillIssued]
     statements: list[b.StatementIssued]
-
-
-def issue_bills(
-    client: Client, operators: Iterable[str], period: str, cut_offs: Sequence[int], tick: Callable[[int], None]
-) -> int:
-    """Issue all bills of a period as of `cut_offs`, positions of quota's logs by shard, page by page; how many."""
-    issued = 0
-    for operator, (shard, cut_off) in product(operators, enumerate(cut_offs)):
-        while True:
-            answer = client.call(
-                "billing",
-                "issue_bills",
-                operator=operator,
-                period=period,
-                quota_shard=shard,
-                quota_position=cut_off,
-                limit=BILLS_PAGE,
-                deadline_s=DEADLINE_S,
-                retries=RETRIES,
-            )
-            issued += answer["issued"]
-            tick(issued)
-            if not answer["remaining"]:
-                break
-            if not answer["issued"]:
-                raise TokengridError(f"Billing leaves {answer['remaining']} bills of {operator} unissued.")
-    return issued
-
-
-def settle_period(client: Client, period: str, cut_offs: Sequence[int], tick: Callable[[int], None]) -> int:
-    """Issue the statements between all pairs of operators; how many were issued."""
-    issued: int = 0
-    while True:
-        answer = client.call(
-            "billing",
-            "settle_period",
-            period=period,
-            quota_positions=list(cut_offs),
-            deadline_s=DEADLINE_S,
-            retries=RETRIES,
-        )
-        issued += answer["issued"]
-        tick(issued)
-        if not answer["remaining"]:
-            return issued
-        if not answer["issued"]:
-            raise TokengridError(f"Billing leaves {answer['remaining']} statements unissued.")
-
-
-def follow_quota(client: Client, tick: Callable[[int, int], None]) -> list[int]:
-    """Wait till billing has followed quota's logs to their heads; those positions, by shard, are the month's
-    cut-offs."""
-    return await_followed(client, "billing", "quota", tick)
 
 
 def read_books(client: Client, accounts: set[tuple[str, str]], period: str) -> Books:

@@ -1,4 +1,4 @@
-"""What a person sees while the demo works: progress bars on a terminal, plain lines elsewhere, nothing if quiet."""
+"""What a person sees while long work goes on: progress bars on a terminal, plain lines elsewhere, nothing if quiet."""
 
 from __future__ import annotations
 
