@@ -23,7 +23,7 @@ def job() -> ModuleType:
 
 
 def report(**outcomes: str) -> str:
-    """A report with rules by name (`_` for `-`), each `ok`, `skipped` or `failure`; a composite if it ends in `000_C`."""
+    """A report with rules by name (`_` for `-`): `ok`, `skipped` or `failure`; a composite is number 000."""
     cases = ""
     for name, came_to in outcomes.items():
         rule = name.replace("_", "-")
