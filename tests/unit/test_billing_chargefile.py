@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.billing.application import BillingApplication
@@ -103,6 +103,7 @@ class TestCheck:
         found = check_charge_file("".join(spoil(WHOLE.splitlines(keepends=True))))
         assert any(finding.line == line and said in finding.message for finding in found), found
 
+    @settings(max_examples=50)
     @given(st.data())
     def test_one_byte_less_or_another_is_seen(self, data: st.DataObject) -> None:
         at = data.draw(st.integers(0, len(WHOLE.rstrip()) - 1))
