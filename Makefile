@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit soak lint format up down status bench bench-full docs lock clean
+.PHONY: help demo test unit soak focus-validator lint format up down status bench bench-full docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ soak: $(VENV)/.dev ## Run simulation, properties and fuzzing at length, and kill
 	@TOKENGRID_SOAK_SEEDS=$${TOKENGRID_SOAK_SEEDS:-5000} TOKENGRID_SOAK_KILLS=$${TOKENGRID_SOAK_KILLS:-48} \
 		$(BIN)/python -m pytest -q -x tests/simulation tests/unit/test_quota_properties.py \
 		tests/unit/test_quota_fuzz.py tests/e2e/test_kills.py $(ARGS)
+
+focus-validator: $(VENV)/.dev ## Ask the FOCUS project's validator of our files (ARGS="FILE..."); needs Python 3.12, exits 3 without
+	@sh deploy/focus-validator.sh $(ARGS)
 
 lint: $(VENV)/.dev ## Formatting, linter, types, import contract, stale documentation
 	@$(BIN)/ruff format --check .

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
@@ -129,3 +131,6 @@ bills = st.builds(
     lambda parts: bill(*(one for part in parts for one in part)),
     st.lists(st.one_of(_fees, _reduced_fees, _granted, usage_lines().map(lambda one: [one]), _adjusted), max_size=8),
 )
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_bytes(written(EVERY_KIND).encode())

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.billing.application import BillingApplication
@@ -120,6 +120,7 @@ class TestCheck:
         found = [message for _, message in check_charge_file("".join(spoil(whole.splitlines(keepends=True))))]
         assert any(said in message for message in found) if said else found == []
 
+    @settings(max_examples=50)
     @given(st.data())
     def test_one_byte_less_or_another_is_seen(self, data: st.DataObject) -> None:
         at = data.draw(st.integers(0, len(WHOLE.rstrip()) - 1))

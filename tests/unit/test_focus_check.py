@@ -148,6 +148,15 @@ def test_cost_that_is_counted_twice_or_lost_is_found_where_the_commitment_begins
     assert (finding.line, finding.rule) == (line_of("plan_fee"), "EffectiveCost-C-012-C")
 
 
+def test_a_commitment_that_goes_on_after_the_file_ends_costs_more_than_the_file_shows() -> None:
+    rows = rows_of(EVERY_KIND)
+    rows[line_of("unused") - 2]["EffectiveCost"] = "1.00"
+    for row in rows:
+        if row["ChargeCategory"] == "Purchase":
+            row["ChargePeriodEnd"] = "2027-05-31T16:00:00Z"
+    assert check_focus(focus_csv(rows)) == []
+
+
 def test_a_record_of_another_length_and_what_is_no_csv() -> None:
     lines = written(EVERY_KIND).splitlines()
     assert found(check_focus("\r\n".join([*lines[:2], lines[2] + ",x", *lines[3:], '"open']))) >= {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,10 +18,10 @@ FEN = 2_500_000
 EAST, WEST = "east", "west"
 
 
-@pytest.fixture
-def app(tmp_path: Path) -> BillingApplication:
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> BillingApplication:
     """Of each of two operators the bills of two accounts, 100 fen each; and a credit note on east's second."""
-    made, quota = billing(tmp_path), QuotaLog()
+    made, quota = billing(tmp_path_factory.mktemp("billing")), QuotaLog()
     for operator in (EAST, WEST):
         for account in ("a", "b"):
             quota.open(operator=operator, account=account)

@@ -27,7 +27,16 @@ ONE_FOR_EACH = (
     ("BillingCurrency-C-005-M", "BillingCurrency", "InvoiceId"),
     ("CommitmentDiscountUnit-C-008-M", "CommitmentDiscountUnit", "CommitmentDiscountId"),
 )
-_PURCHASED = ("BilledCost", "EffectiveCost", "ChargeCategory", "CommitmentDiscountId")
+_PURCHASED = (
+    "BilledCost",
+    "BillingPeriodEnd",
+    "BillingPeriodStart",
+    "ChargeCategory",
+    "ChargePeriodEnd",
+    "ChargePeriodStart",
+    "CommitmentDiscountId",
+    "EffectiveCost",
+)
 
 
 class Finding(NamedTuple):
@@ -122,22 +131,27 @@ def _one_for_each(rows: Iterable[Row], rule: str, column: str, of: str) -> Itera
                 yield Finding(line, column, rule, f"{value!r} for {of} {key!r}, which has {known!r} on line {where}")
 
 
-def _commitments(rows: Iterable[Row]) -> Iterator[Finding]:
-    """What was paid for a commitment is what its use and what was not used of it cost."""
+def _commitments(rows: Sequence[Row]) -> Iterator[Finding]:
+    """What was paid for a commitment is what its use and what was not used of it cost: over its term, so that those
+    which began before the file's first billing period or end after its last are left alone."""
+    whole = [(line, given) for line, given in rows if all(given.get(name) for name in _PURCHASED)]
+    begin = min((given["BillingPeriodStart"] for _, given in whole), default="")
+    end = max((given["BillingPeriodEnd"] for _, given in whole), default="")
     paid: defaultdict[str, Fraction] = defaultdict(Fraction)
     borne: defaultdict[str, Fraction] = defaultdict(Fraction)
-    where: dict[str, int] = {}
-    for line, given in rows:
-        if not all(given.get(name) for name in _PURCHASED):
-            continue
+    first: dict[str, int] = {}
+    beyond: set[str] = set()
+    for line, given in whole:
         commitment = given["CommitmentDiscountId"]
-        where.setdefault(commitment, line)
         if given["ChargeCategory"] == "Purchase":
+            first.setdefault(commitment, line)
             paid[commitment] += Fraction(given["BilledCost"])
+            if given["ChargePeriodStart"] < begin or given["ChargePeriodEnd"] > end:
+                beyond.add(commitment)
         elif given["ChargeCategory"] == "Usage":
             borne[commitment] += Fraction(given["EffectiveCost"])
-    for commitment, line in where.items():
-        if paid[commitment] != borne[commitment]:
+    for commitment, line in first.items():
+        if commitment not in beyond and paid[commitment] != borne[commitment]:
             said = f"{commitment!r}: {_exact(paid[commitment])} was billed, its usage costs {_exact(borne[commitment])}"
             yield Finding(line, "EffectiveCost", "EffectiveCost-C-012-C", said)
 
