@@ -6,6 +6,7 @@ nothing about what must be true: see `year_invariants`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -68,9 +69,10 @@ class Year(Market):
     def __init__(self, folder: Path, seed: int, subscribers: int) -> None:
         super().__init__(folder, seed)
         self.clock.now = FIRST_DAY.astimezone(UTC)
+        self.down_until = self.clock.now  # of billing
+        self._fed: dict[Callable[..., int], int] = {}
         self.publish(LONG_AGO, **CATALOGUE | {"plans": PLANS})
         self.follow()
-        self.down_until = self.clock.now  # of billing
         self._waiting: list[dict[str, Any]] = []  # commands to quota that go in one batch
         self._debits: list[tuple[Owner, str]] = []
         self._subscriptions: list[tuple[Owner, str]] = []
@@ -89,11 +91,18 @@ class Year(Market):
 
     def follow(self) -> None:
         """Followers of what decides; audit follows when it is asked to."""
-        for app in (self.quota, self.routing, self.billing):
-            self._feed(self.catalog, app.follow_catalog)
-        self._feed(self.quota.shards[0], self.quota.follow_quota)
-        if getattr(self, "down_until", self.clock.now) <= self.clock.now:
-            self._feed(self.quota.shards[0], self.billing.follow_quota)
+        for app in (self.quota, self.billing):
+            self._feed_grown(self.catalog, app.follow_catalog)
+        self._feed_grown(self.quota.shards[0], self.quota.follow_quota)
+        if self.billing_is_up:
+            self._feed_grown(self.quota.shards[0], self.billing.follow_quota)
+
+    def _feed_grown(self, upstream: Any, apply: Callable[..., int]) -> None:
+        """Only what has grown: to ask costs more than a quiet day."""
+        head = upstream.log.head()
+        if self._fed.get(apply) != head:
+            self._feed(upstream, apply)
+            self._fed[apply] = head
 
     def follow_all(self) -> None:
         """Audit as well, up to the heads, signed."""
