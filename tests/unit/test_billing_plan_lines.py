@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from services.billing.domain.canonical import settled
 from services.billing.domain.charges import Charge, credit_for, period_allowance, period_price
 from services.billing.domain.rating import Account, rate
 from shared.contracts.billing import Bill, BillLine
@@ -129,10 +130,19 @@ class TestGivenBack:
     def test_neither_where_both_would_be_on_one_bill(self) -> None:
         for kind in ("plan", "bundle", "trial"):
             assert fens(charge(kind, discount_percent=10), charge("cancelled", position=2)) == []
+        assert fens(charge(), charge("credited", left_days=9), charge("cancelled", position=2)) == []
 
     @pytest.mark.parametrize("other", [{"number": 2}, {"subscription": "s2"}])
     def test_another_period_stays(self, other: dict[str, Any]) -> None:
         assert fens(charge(), charge("cancelled", **other)) == [("plan_fee", 990), ("plan_credit", -990)]
+
+
+def test_a_long_name_is_cut_where_the_text_ends() -> None:
+    log = catalogue(PLAN)
+    log.publish(Plan(operator="sh-telecom", plan="gold", name="g" * 500, kind="monthly", fee_fen=990), 2)
+    made = [charge(plan_version=2, discount_percent=1), charge("cancelled", plan_version=2, number=2)]
+    lines = settled(rate(Account("sh-telecom", "a1", june(1)), JUNE, log.view(), 1, charges=made)).lines
+    assert [len(line.text) for line in lines] == [500] * 3
 
 
 def test_lines_of_a_kind_stand_by_time_then_position() -> None:

@@ -29,6 +29,7 @@ def test_the_bill_is_the_golden_one_byte_for_byte(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_the_worked_calculation_holds_and_ends_in_the_bill(name: str) -> None:
     text = golden.calculation(name)
+    assert golden.equations(text)
     for sides in golden.equations(text):
         assert len({golden.value(side) for side in sides}) == 1, sides
     made = golden.bill_of(name)

@@ -73,8 +73,6 @@ def period_allowance(allowance: int, part_days: int, whole_days: int) -> int:
 def exact_credit(price_fen: int, left_days: int, part_days: int, unused: int, amount: int) -> Fraction:
     """Fen to give back of `price_fen`: its share of days left or of points left, the lesser one; without points, of
     days."""
-    if not price_fen:
-        return Fraction(0)
     share = Fraction(left_days, part_days)
     if amount:
         share = min(share, Fraction(unused, amount))

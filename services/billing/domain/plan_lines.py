@@ -57,12 +57,12 @@ def plan_lines(
 
 # --- periods ---------------------------------------------------------------------------------
 def _standing(charges: Iterable[Charge]) -> list[Charge]:
-    """Without periods that are cancelled on the same bill: nothing is due for them, and nothing is given back."""
+    """Without the periods that are both charged and cancelled here: nothing is due for them, nothing is given back."""
     charges = list(charges)
     periods = {(c.subscription, c.number) for c in charges if c.kind not in ("credited", "cancelled")}
     cancelled = {(c.subscription, c.number) for c in charges if c.kind == "cancelled"}
-    both = periods & cancelled
-    return [c for c in charges if c.kind == "credited" or (c.subscription, c.number) not in both]
+    gone = periods & cancelled
+    return [c for c in charges if (c.subscription, c.number) not in gone]
 
 
 def _fee(charge: Charge, plan: Plan | None) -> list[BillLine]:

@@ -51,9 +51,8 @@ def terms_as_you_go(account: Account, period: str, catalogue: CatalogueView, run
 
 
 def plan_named(operator: str, plan: str, number: int, catalogue: CatalogueView) -> Plan | None:
-    """The very version of a plan that a grant or period names; None where the catalogue does not have it."""
-    if not plan or not number:
-        return None
+    """The very version of a plan that a grant or period names; None where the catalogue does not have it, as it has no
+    version 0."""
     try:
         return catalogue.plan_version(operator, plan, number)
     except UnknownPlan:

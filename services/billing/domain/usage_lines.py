@@ -33,10 +33,10 @@ def usage_lines(usage: Iterable[Used], late: Iterable[Used], terms: Terms) -> li
     usage, late = _by_model(usage), _by_model(late)
     lines = [_usage_line("usage", used, terms) for used in usage]
     lines += [_usage_line("late_usage", used, terms) for used in late]
-    exact = _exact(sum(used.charged for used in (*usage, *late)), terms)
-    if terms.usage_discount_percent and exact > 0:
-        percent = terms.usage_discount_percent
-        lines.append(line_of("discount", f"Discount on usage: {percent} %", -exact * percent / 100))
+    if terms.usage_discount_percent:
+        percent, exact = terms.usage_discount_percent, _exact(sum(used.charged for used in (*usage, *late)), terms)
+        if exact > 0:
+            lines.append(line_of("discount", f"Discount on usage: {percent} %", -exact * percent / 100))
     fen = sum(line.fen for line in lines)
     if terms.cap_fen and fen > terms.cap_fen:
         lines.append(line_of("cap", f"Cap of {yuan(terms.cap_fen)} yuan on usage", terms.cap_fen - fen))
