@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Tests run in so many processes, those of a file in one of them. Each starts the servers that its tests need.
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test unit soak focus-validator lint format up down status bench bench-full docs lock clean
@@ -22,10 +24,10 @@ demo: $(VENV)/.runtime ## Run the main job: a month of 20,000 calls, billed, set
 	@$(BIN)/tokengrid demo $(ARGS)
 
 test: $(VENV)/.dev ## Install what is needed and run all tests
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(ARGS)
 
 unit: $(VENV)/.dev ## Run the fast tests only: no servers, no demo
-	@$(BIN)/python -m pytest -q tests/unit tests/conformance $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile tests/unit tests/conformance $(ARGS)
 
 soak: $(VENV)/.dev ## Run simulation, properties and fuzzing at length, and kill -9 in turn (TOKENGRID_SOAK_SEEDS, _KILLS)
 	@TOKENGRID_SOAK_SEEDS=$${TOKENGRID_SOAK_SEEDS:-5000} TOKENGRID_SOAK_KILLS=$${TOKENGRID_SOAK_KILLS:-48} \

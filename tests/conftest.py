@@ -4,6 +4,7 @@ import shared.messaging.patch  # isort: skip  # noqa: F401 - before anything els
 
 import os
 import random
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -12,17 +13,18 @@ pytest.register_assert_rewrite("tests.messaging_behaviour")
 pytest_plugins = ["tests.fixtures_servers"]
 
 SEED = int(os.environ.get("TOKENGRID_TEST_SEED", random.SystemRandom().randrange(2**32)))
+os.environ["TOKENGRID_TEST_SEED"] = str(SEED)  # the workers' as well
 
 # A busy machine is no failure of the code; a failing example can be pasted back.
 settings.register_profile("tokengrid", deadline=None, print_blob=True)
 settings.load_profile("tokengrid")
 
 
-def pytest_report_header() -> str:
-    return f"TOKENGRID_TEST_SEED={SEED}"
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    terminalreporter.line(f"again with TOKENGRID_TEST_SEED={SEED}")
 
 
 @pytest.fixture
 def seed() -> int:
-    """The seed of this run's random tests; printed at its top, and set by the variable named there."""
+    """The seed of this run's random tests; printed at its end, and set by the variable named there."""
     return SEED
