@@ -2,10 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -q
 ARGS ?=
-# Tests run in so many processes, those of a file in one of them. Each starts the servers that its tests need.
-WORKERS ?= 2
-
 .DEFAULT_GOAL := help
 .PHONY: help demo test unit soak focus-validator lint format up down status bench bench-full docs lock clean
 
@@ -24,10 +22,18 @@ demo: $(VENV)/.runtime ## Run the main job: a month of 20,000 calls, billed, set
 	@$(BIN)/tokengrid demo $(ARGS)
 
 test: $(VENV)/.dev ## Install what is needed and run all tests
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target test-whole test-units
+
+# Two runs side by side, each with servers of its own: neither keeps two cores busy.
+.PHONY: test-units test-whole
+test-units: $(VENV)/.dev
+	@$(PYTEST) tests/unit tests/conformance $(ARGS)
+
+test-whole: $(VENV)/.dev
+	@$(PYTEST) tests/integration tests/e2e tests/simulation $(ARGS)
 
 unit: $(VENV)/.dev ## Run the fast tests only: no servers, no demo
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile tests/unit tests/conformance $(ARGS)
+	@$(PYTEST) tests/unit tests/conformance $(ARGS)
 
 soak: $(VENV)/.dev ## Run simulation, properties and fuzzing at length, and kill -9 in turn (TOKENGRID_SOAK_SEEDS, _KILLS)
 	@TOKENGRID_SOAK_SEEDS=$${TOKENGRID_SOAK_SEEDS:-5000} TOKENGRID_SOAK_KILLS=$${TOKENGRID_SOAK_KILLS:-48} \

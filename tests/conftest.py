@@ -13,7 +13,6 @@ pytest.register_assert_rewrite("tests.messaging_behaviour")
 pytest_plugins = ["tests.fixtures_servers"]
 
 SEED = int(os.environ.get("TOKENGRID_TEST_SEED", random.SystemRandom().randrange(2**32)))
-os.environ["TOKENGRID_TEST_SEED"] = str(SEED)  # the workers' as well
 
 # A busy machine is no failure of the code; a failing example can be pasted back.
 settings.register_profile("tokengrid", deadline=None, print_blob=True)
