@@ -12,17 +12,21 @@ from fractions import Fraction
 
 from services.audit.replay.account import Account
 from services.audit.replay.calendar import day_start, instant, period_start
+from services.audit.replay.charges import Charge, Terms, adjustments, charge_lines, terms_of, terms_running
 from services.audit.replay.prices import CLASSES, Prices, Raw, rates_of
 from services.audit.replay.usage import Granted, Sums, Usage
 
 VAT_PERCENT = 6
-LIST_POINTS_PER_YUAN = 250_000
 MILLIPOINTS_PER_FEN = 2_500_000
 KINDS = {"plan": "plan_fee", "bundle": "bundle", "purchase": "purchase", "trial": "trial", "promotion": "trial"}
+ORDER = ("plan_fee", "bundle", "plan_credit", "purchase", "trial")
 LINE_DEFAULTS: Raw = {
     "model": "",
     "plan": "",
     "plan_version": 0,
+    "subscription": "",
+    "from_day": "",
+    "to_day": "",
     "rate_card": "",
     "calls": 0,
     "usage": {},
@@ -41,14 +45,24 @@ def rounded(value: Fraction) -> int:
 
 def bill_of(
     issued: Raw, account: Account, grants: Iterable[Granted], own: Iterable[tuple[Usage, Sums]],
-    late: Iterable[tuple[Usage, Sums]], prices: Prices,
+    late: Iterable[tuple[Usage, Sums]], prices: Prices, charges: Iterable[Charge] = (), running: Iterable[Raw] = (),
+    credit_fen: int = 0,
 ) -> Raw:  # fmt: skip
-    """The bill as it must be. From the issued one are taken its number, cut-off and catalog position."""
+    """The bill as it must be. From the issued one are taken its number, cut-offs and catalog position.
+
+    `running`: the periods of plans that run at the period's start; `credit_fen`: what is left of the account's credits.
+    """
     known = issued["catalog_position"]
-    price = _points_per_yuan(account, issued["period"], prices, known)
-    lines = _grant_lines(account.operator, grants, prices, known)
-    lines += _usage_lines("usage", own, price) + _usage_lines("late_usage", late, price)
+    terms = terms_running(account.operator, running, prices, known)
+    terms = _terms_of_account(account, issued["period"], prices, known) if terms is None else terms
+    lines = _plan_lines(account.operator, charges, grants, prices, known)
+    usage = _usage_lines("usage", own, terms.points_per_yuan) + _usage_lines("late_usage", late, terms.points_per_yuan)
+    exact = Fraction(sum(line["charged"] for line in usage) * 100, terms.points_per_yuan * 1000)
+    lines += usage + [_line(*each) for each in adjustments([line["fen"] for line in usage], exact, terms, rounded)]
     total = sum(line["fen"] for line in lines)
+    if (credit := min(credit_fen, total)) > 0:
+        lines.append(_line("credit", Fraction(-credit), {}))
+        total -= credit
     return {
         "number": issued["number"],
         "operator": account.operator,
@@ -64,6 +78,7 @@ def bill_of(
         "debited": sum(line["amount"] for line in lines if line["kind"] in ("usage", "late_usage")),
         "quota_position": issued["quota_position"],
         "catalog_position": known,
+        "billing_position": issued.get("billing_position", 0),
     }
 
 
@@ -81,19 +96,39 @@ def statement_of(
     return {"home": home, "serving": serving, "period": period, "lines": lines, **totals, "quota_position": cut_off}
 
 
-def _points_per_yuan(account: Account, period: str, prices: Prices, known: int) -> int:
-    """The price as you go: of the account's plan at the period's start, else at its opening, else list price."""
+def _line(kind: str, exact: Fraction, about: Raw) -> Raw:
+    fen = rounded(exact)
+    rest = exact - fen
+    return {**LINE_DEFAULTS, **about, "kind": kind, "fen": fen, "residual": f"{rest.numerator}/{rest.denominator}"}
+
+
+def _terms_of_account(account: Account, period: str, prices: Prices, known: int) -> Terms:
+    """Of the account's plan at the period's start, else at its opening, else list price."""
     opened = account.opened[1] if account.opened else {}
     plan = opened.get("plan")
     if plan:
         for at in (period_start(period), instant(opened["at"])):
             version = prices.in_force("plan", f"{account.operator}/{plan}", at, position=known)
             if version is not None:
-                return version.item.get("points_per_yuan", LIST_POINTS_PER_YUAN) or LIST_POINTS_PER_YUAN
-    return LIST_POINTS_PER_YUAN
+                return terms_of(version.item)
+    return Terms()
 
 
-def _grant_lines(operator: str, grants: Iterable[Granted], prices: Prices, known: int) -> list[Raw]:
+def _plan_lines(
+    operator: str, charges: Iterable[Charge], grants: Iterable[Granted], prices: Prices, known: int
+) -> list[Raw]:
+    """By kind what periods charge, then what grants do; a discount stands behind what it is off."""
+    by_kind: dict[str, list[Raw]] = {kind: [] for kind in ORDER}
+    last = ""
+    for kind, exact, about in charge_lines(charges):
+        last = last if kind == "discount" else kind
+        by_kind[last].append(_line(kind, exact, about))
+    for kind, lines in _grant_lines(operator, grants, prices, known).items():
+        by_kind[kind] += lines
+    return [line for lines in by_kind.values() for line in lines]
+
+
+def _grant_lines(operator: str, grants: Iterable[Granted], prices: Prices, known: int) -> dict[str, list[Raw]]:
     by_kind: dict[str, list[Raw]] = {kind: [] for kind in KINDS.values()}
     for grant in sorted(grants, key=lambda g: (instant(g.at), g.position)):
         event = grant.event
@@ -109,7 +144,7 @@ def _grant_lines(operator: str, grants: Iterable[Granted], prices: Prices, known
         by_kind[kind].append({**LINE_DEFAULTS, **about, "kind": kind, "fen": fen, "amount": event["amount"]})
         if kind == "plan_fee" and fen != paid:
             by_kind[kind].append({**LINE_DEFAULTS, **about, "kind": "discount", "fen": paid - fen})
-    return [line for lines in by_kind.values() for line in lines]
+    return by_kind
 
 
 def _usage_lines(kind: str, rows: Iterable[tuple[Usage, Sums]], points_per_yuan: int) -> list[Raw]:

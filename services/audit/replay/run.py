@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 from services.audit.replay.account import Account
 from services.audit.replay.answers import Answers
 from services.audit.replay.billed import Billed
+from services.audit.replay.calendar import instant
 from services.audit.replay.calls import Calls
 from services.audit.replay.findings import Area, AuditReport, Findings
 from services.audit.replay.ledger import Ledger
-from services.audit.replay.prices import Prices, Raw
+from services.audit.replay.prices import FOLLOWING_S, Prices, Raw
 from services.audit.replay.proofs import Proofs
 from services.audit.replay.reader import Caller, LogReader, Progress
 from services.audit.replay.sharding import is_of_quota, log_of, shard_of
-from services.audit.replay.usage import Metered
+from services.audit.replay.usage import ENDINGS, Metered
 from shared.errors import MalformedCommand
 
 FOLLOW_WAIT_S = 30.0  # how long read models and audit may take to follow what was read
@@ -88,6 +90,7 @@ class _Audit:
         self._check_cut_offs()
         accounts = {stream: account for ledger in self.ledgers for stream, account in ledger.accounts.items()}
         self.billed.check_bills(accounts, self.metered, self.prices)
+        self._check_subscriptions()
         self.billed.check_statements(self.metered, self.prices)
         billed_to = self.readers["billing"].position
         self.answers.check_bills(self.billed, billed_to)
@@ -144,6 +147,15 @@ class _Audit:
             which = shard if len(self.quota_logs) > 1 else None
             read_on = partial(self._read_quota, shard)
             self.answers.check_balances(ledger, self.readers[log].position, read_on, wait_s, log, which)
+
+    def _check_subscriptions(self) -> None:
+        """What was ordered a minute before the last event read must be there; what quota has granted since billing's
+        log was read may have been ordered since."""
+        instants = [instant(reader.last_recorded) for reader in self.readers.values() if reader.last_recorded]
+        billing = self.readers["billing"].last_recorded
+        settled_before = max(instants, default=datetime.now(UTC)) - timedelta(seconds=FOLLOWING_S)
+        known_until = instant(billing) if billing else datetime.now(UTC)
+        self.billed.check_subscriptions(self.metered, self.prices, settled_before, known_until)
 
     def _check_shards(self) -> None:
         """Every account is in the log of its shard, and of no other; there is no shard that was not audited."""
@@ -206,4 +218,4 @@ class _Audit:
         )
 
 
-_METERED = {"quota.TokensDebited:1", "quota.DebitReversed:1", "quota.PointsGranted:1"}
+_METERED = {"quota.TokensDebited:1", "quota.DebitReversed:1", "quota.PointsGranted:1", *ENDINGS}
