@@ -92,13 +92,14 @@ def test_killed_at_any_moment_and_run_again_it_comes_to_the_same_bills(
 
     done = 0
     for kill in range(KILLS):
-        after = rng.randint(1, (PIECES * 3 // 4 - done) // (KILLS - kill))
-        told, code = closers.close(tmp_path / "killed", quota.head, after)
+        after = rng.randint(1, max(1, (PIECES * 3 // 4 - done) // (KILLS - kill)))
+        # Quota's log has grown and billing does not follow it: only the cut-off of the bills that are there will do.
+        told, code = closers.close(tmp_path / "killed", quota.head + kill, after)
         assert code == -signal.SIGKILL
         done += told
     assert done < PIECES, "killed in the middle"
-    for folder in ("killed", "whole"):
-        assert closers.close(tmp_path / folder, quota.head)[1] == 0
+    assert closers.close(tmp_path / "killed", quota.head + KILLS)[1] == 0
+    assert closers.close(tmp_path / "whole", quota.head)[1] == 0
 
     killed, whole = billing(tmp_path / "killed"), billing(tmp_path / "whole")
     assert [e.fields for e in killed.log.read(0, 5000)] == [e.fields for e in whole.log.read(0, 5000)]
