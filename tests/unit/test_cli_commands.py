@@ -16,7 +16,7 @@ COMMANDS = ("demo", "up", "down", "status", "serve", "catalog", "account", "bill
 SUBCOMMANDS = {
     "catalog": ("show", "publish", "sample"),
     "account": ("open", "grant", "balance", "statement", "debits"),
-    "bill": ("list", "show", "html", "settlement"),
+    "bill": ("list", "show", "html", "settlement", "close", "draft", "pay", "credit-note", "void", "credit"),
 }
 
 
@@ -56,6 +56,15 @@ def test_every_command_explains_itself(capsys, name: str) -> None:
         ["account", "balance", "shanghai-telecom"],
         ["account", "grant", "shanghai-telecom", "a", "0"],
         ["bill", "settlement", "June"],
+        ["bill", "close", "June"],
+        ["bill", "pay", "n", "1.5"],
+        ["bill", "pay", "n", "ten"],
+        ["bill", "void", "n"],
+        ["bill", "credit-note", "n", "0", "--reason", "r"],
+        ["bill", "credit", "shanghai-telecom", "a", "-1", "--reason", "r"],
+        ["bill", "draft", "shanghai-telecom", "2026-06"],
+        ["bill", "draft", "shanghai-telecom", "a", "2026-06", "--all"],
+        ["bill", "draft", "shanghai-telecom", "a", "June"],
         ["events", "nonsense"],
         ["catalog", "show", "models", "--operator", "shanghai-telecom"],
         ["up", "--replicas", "quota"],
@@ -78,6 +87,7 @@ def test_what_is_asked_wrongly_is_told_in_one_sentence_with_exit_code_2(
     [
         ["account", "balance", "shanghai-telecom", "a"],
         ["bill", "list"],
+        ["bill", "close", "2026-06"],
         ["audit"],
         ["events", "quota"],
         ["account", "balance", "shanghai-telecom", "a", "--against", "up"],
