@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -20,6 +18,7 @@ from shared.contracts.base import Usage
 from shared.contracts.billing import BillIssued
 from shared.errors import Conflict
 from shared.sharding import shard_of
+from tests.threads import at_once
 from tests.unit.billing_world import JUNE, QuotaLog, catalogue, july, june
 
 pytestmark = pytest.mark.servers
@@ -64,25 +63,6 @@ def follow(app: BillingApplication, log: QuotaLog, shard: int) -> None:
             position = app.follow_quota(log.page(position, position + PAGE), shard)
         except Conflict:
             position = app.follow_quota([], shard)
-
-
-def at_once(works: list[Callable[[], Any]]) -> None:
-    failures: list[BaseException] = []
-
-    def run(work: Callable[[], Any]) -> None:
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001 - raised below, in the test
-            failures.append(error)
-
-    threads = [Thread(target=run, args=(work,)) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not any(thread.is_alive() for thread in threads), "stuck"
-    if failures:
-        raise failures[0]
 
 
 def close(app: BillingApplication, made: list[QuotaLog]) -> None:

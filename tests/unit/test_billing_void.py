@@ -31,11 +31,12 @@ from tests.unit.billing_world import (
 )
 
 FEN = 2_500_000
+REASON = "the <new> price list"
 FIRST, SECOND, THIRD = (f"sh-telecom-2026-06-00000{n}" for n in (1, 2, 3))
 
 
 def void(app: BillingApplication, number: str = FIRST, request_id: str = "v1") -> dict[str, Any]:
-    return app.submit("void", {"request_id": request_id, "number": number, "reason": "wrong price list"})
+    return app.submit("void", {"request_id": request_id, "number": number, "reason": REASON})
 
 
 def command(name: str, number: str = FIRST, **fields: Any) -> dict[str, Any]:
@@ -75,14 +76,14 @@ class TestWhatBecomesOfTheBill:
     def test_nothing_is_due_on_it(self, app: BillingApplication) -> None:
         assert void(app)["kind"] == "BillVoided"
         bill = app.bill(BillOf(number=FIRST))
-        assert (bill["status"], bill["due_fen"], bill["void"]["reason"]) == ("void", 0, "wrong price list")
+        assert (bill["status"], bill["due_fen"], bill["void"]["reason"]) == ("void", 0, REASON)
         assert bill["bill"]["total_fen"] == 100
 
     def test_its_page_says_so(self, app: BillingApplication) -> None:
         void(app)
         html = app.bill_page(BillPage(number=FIRST))["html"]
         assert "This bill is void" in html
-        assert "wrong price list" in html
+        assert "the &lt;new&gt; price list" in html
 
     def test_the_same_request_has_one_answer(self, app: BillingApplication) -> None:
         first = void(app)

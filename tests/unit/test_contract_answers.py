@@ -120,6 +120,18 @@ class Services:
         bills = self.ask("billing.bills", period=JULY)["bills"]
         return next({"number": bill["number"]} for bill in bills if bill["credited_fen"] and bill["paid_fen"])
 
+    def unpaid(self) -> Fields:
+        """An account's last bill, on which nothing was paid or credited; another one each time."""
+        self.ask("billing.issue_bills", operator=EAST, **self.august())
+        bills = self.ask("billing.bills", period=AUGUST, operator=EAST)["bills"]
+        return next({"number": bill["number"]} for bill in bills if bill["status"] != "void")
+
+    def void(self) -> Fields:
+        """A void bill."""
+        bill = self.unpaid()
+        self.ask("billing.void", **bill, request_id=self.market.request(), reason="")
+        return bill
+
     def august(self) -> Fields:
         """August's cut-off, up to which all is followed."""
         self.market.follow()
@@ -279,8 +291,16 @@ ASKED: dict[str, list[Fields] | Callable[[Services], list[Fields]]] = {
     ),
     "billing.subscriptions": lambda s: [s.subscribed(), s.paused(), OWNER],
     "billing.renew": lambda s: [s.subscribed() and {}],
+    "billing.void": _replayed(lambda s: {**s.unpaid(), **_new(s), "reason": "wrong price list"}),
+    "billing.grant_credit": _replayed(lambda s: {**OWNER, **_new(s), "fen": 5, "reason": "goodwill"}),
+    "billing.draft_bills": [
+        {"operator": EAST, "period": "2026-09"},
+        {"operator": EAST, "period": "2026-09", "after": "e0", "limit": 1},
+        {"operator": EAST, "period": JULY},
+    ],
+    "billing.close_status": [{"period": JULY}, {"period": JULY, "operator": EAST}, {"period": "2020-01"}],
     "billing.execute": lambda s: _batch({"command": "pay", **s.bill(), **_new(s), "fen": 1}),
-    "billing.bill": lambda s: [s.bill()],
+    "billing.bill": lambda s: [s.bill(), s.void()],
     "billing.bill_page": lambda s: [s.bill()],
     "billing.bills": [{}, {"limit": 1}],
     "billing.charge_file": [{"operator": EAST, "period": JULY}, {"operator": EAST, "period": "2020-01"}],
@@ -314,6 +334,7 @@ BEFORE_ANYTHING: dict[str, Fields] = {
     "billing.statements": {"period": JULY},
     "billing.charge_file": {"operator": EAST, "period": JULY},
     "billing.focus": {"period": JULY},
+    "billing.close_status": {"period": JULY},
     "billing.settle_period": {"period": JULY, "quota_position": 0},
     "audit.checkpoint": {"log": "quota"},
     "audit.checkpoints": {"log": "quota"},
