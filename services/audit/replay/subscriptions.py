@@ -182,11 +182,14 @@ class AccountSubscriptions:
             of = self._period_of(event)
             if of is None:
                 continue
-            self._check_rollover(position, event, of.event, ended)
+            following = self._following(event["subscription"], of, position)
+            self._check_rollover(position, event, of.event, following is not None, ended)
             if event.get("grant"):
                 expected = _rollover_of(event, of.event)
                 ordered[event["grant"]] = (position, event, expected)
-                self._granted(position, event, expected, granted, settled_before)
+                # With a period that quota grants nothing for, what would have rolled into it is not granted either.
+                if following is not None and not following.cancelled:
+                    self._granted(position, event, expected, granted, settled_before)
         for position, event in self._credits:
             of = self._period_of(event)
             if of is not None and of.event.get("grant"):
@@ -214,17 +217,21 @@ class AccountSubscriptions:
         for field, value in expected.items():
             self._expect(f"granted {field}", found[0][0], value, _plain(found[0][1].get(field, _ABSENT.get(field))))
 
-    def _check_rollover(self, position: int, event: Raw, period: Raw, ended: dict[str, dict[str, int]]) -> None:
+    def _following(self, name: str, period: Period, known: int) -> Period | None:
+        """The period that follows another one, as known at a position."""
+        for (subscription, _), other in self.charged.periods.items():
+            gone = other.cancelled and other.cut is not None and other.cut[0] < known
+            if subscription == name and other.starts_at == period.ends_at and other.position <= known and not gone:
+                return other
+        return None
+
+    def _check_rollover(
+        self, position: int, event: Raw, period: Raw, follows: bool, ended: dict[str, dict[str, int]]
+    ) -> None:
         left = sum(ended.get(period.get("grant", ""), {}).values())
         self._expect("points left at the period's end", position, left, event["unused"])
-        follows = any(
-            p.starts_at == instant(period["ends_at"]) and not p.cancelled
-            for (name, _), p in self.charged.periods.items()
-            if name == event["subscription"]
-        )
         most = min(event["unused"], period.get("rollover_max", 0)) if follows else 0
-        if event["amount"] not in (most, 0) or (event["amount"] == 0 and follows and most):
-            self._expect("points rolled over", position, most, event["amount"])
+        self._expect("points rolled over", position, most, event["amount"])
 
 
 # --- what a period must be --------------------------------------------------------------------------

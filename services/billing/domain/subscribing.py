@@ -334,19 +334,24 @@ def _drop(command: DropPeriod, thinking: _Thinking) -> None:
 
 
 def _close_off(thinking: _Thinking) -> None:
+    """Everything that would go on ends now, or when the next period would have begun, if that was before."""
     context = thinking.context
     for subscription in thinking.state.by_name.values():
-        if subscription.ended_from is not None or subscription.status(context.at) == "ended":
+        start = subscription.next_start()
+        ahead = [p for p in subscription.periods if p.starts_at > context.at]
+        if start is None and not ahead and subscription.paused_from is None:
+            continue
+        if subscription.ended_from is not None and subscription.ended_from <= context.at:
             continue
         thinking.happen(
             b.SubscriptionEnded(
                 **context.stamp(f"account-closed/{subscription.name}"),
                 subscription=subscription.name,
-                effective_at=context.at,
+                effective_at=context.at if start is None else min(context.at, start),
                 reason="account closed",
             )
         )
-        for period in reversed([p for p in subscription.periods if p.starts_at > context.at]):
+        for period in reversed(ahead):
             thinking.happen(cancelled(subscription, period, "account closed", context))
 
 
