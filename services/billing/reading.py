@@ -121,6 +121,13 @@ def account(connection: sa.Connection, operator: str, name: str) -> Account | No
     return _account(row) if row else None
 
 
+def accounts(connection: sa.Connection, operator: str, names: Sequence[str]) -> list[Account]:
+    """Those of these accounts that are known, in the order of their names."""
+    c = t.accounts.c
+    asked = _account_columns().where(c.operator == operator, c.account.in_(names)).order_by(c.account)
+    return [_account(row) for row in connection.execute(asked)]
+
+
 def has_accounts(connection: sa.Connection, operator: str) -> bool:
     found = connection.execute(sa.select(t.accounts.c.account).where(t.accounts.c.operator == operator).limit(1))
     return found.first() is not None

@@ -55,15 +55,17 @@ def month(text: str) -> str:
     return text
 
 
-def _month(text: str | None) -> str | None:
+def month_or_none(text: str | None) -> str | None:
     return text if text is None else month(text)
 
 
-MonthOption = Annotated[str, typer.Option("--month", help="Month, in Shanghai.", metavar="YYYY-MM", callback=_month)]
-AnyMonthOption = Annotated[
-    str | None, typer.Option("--month", help="Of this month only.", metavar="YYYY-MM", callback=_month)
+MonthOption = Annotated[
+    str, typer.Option("--month", help="Month, in Shanghai.", metavar="YYYY-MM", callback=month_or_none)
 ]
-MonthArgument = Annotated[str, typer.Argument(help="Month, in Shanghai.", metavar="YYYY-MM", callback=_month)]
+AnyMonthOption = Annotated[
+    str | None, typer.Option("--month", help="Of this month only.", metavar="YYYY-MM", callback=month_or_none)
+]
+MonthArgument = Annotated[str, typer.Argument(help="Month, in Shanghai.", metavar="YYYY-MM", callback=month_or_none)]
 
 console = Console()
 
