@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from services.audit.replay.account import Account
-from services.audit.replay.calendar import instant, period_end
+from services.audit.replay.calendar import instant, period_end, period_start
+from services.audit.replay.charges import LINE_DEFAULTS, Subscribed, plan_lines, running_terms
 from services.audit.replay.findings import Area, Findings
 from services.audit.replay.prices import Prices, Raw
-from services.audit.replay.rating import LINE_DEFAULTS, bill_of, statement_of
+from services.audit.replay.rating import bill_of, statement_of
 from services.audit.replay.sharding import log_of
+from services.audit.replay.subscriptions import Subscriptions
 from services.audit.replay.usage import Metered, cut_off_at
 
-BILL_DEFAULTS: Raw = {"currency": "CNY", "quota_log": "quota"}
+BILL_DEFAULTS: Raw = {"currency": "CNY", "quota_log": "quota", "billing_position": 0}
 
 
 class Issued(NamedTuple):
@@ -28,11 +31,17 @@ class Issued(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """What later bills of an account need to know of an earlier one."""
+    """What later bills of an account need to know of an earlier one. `credit_fen`: used of the account's credits."""
 
     position: int
     period: str
     quota_position: int
+    billing_position: int
+    credit_fen: int
+    number: str
+
+
+Of = Callable[[Cut], int]  # the cut-off of a bill in one of the logs
 
 
 def sha256_of(content: Raw) -> str:
@@ -44,34 +53,43 @@ def sha256_of(content: Raw) -> str:
 class Billed:
     """Everything billed. Of other periods than the audited one only the cut-offs are kept."""
 
-    def __init__(self, period: str, findings: Findings, shards: int = 1) -> None:
+    def __init__(self, period: str, findings: Findings, subscriptions: Subscriptions, shards: int = 1) -> None:
         """`shards`: of quota, each with a log of its own."""
         self.period = period
+        self.subscriptions = subscriptions
         self._shards = shards
-        self.bills: dict[str, Issued] = {}  # of the period, by `operator/account`
-        self.numbers: dict[str, str] = {}  # of the period: bill's number to `operator/account`
+        self.bills: dict[str, Issued] = {}  # of the period, those that stand, by `operator/account`
+        self.numbers: dict[str, tuple[str, Issued]] = {}  # of the period, void or not: `operator/account` and bill
         self.statements: dict[tuple[str, str], Issued] = {}  # of the period, by (home, serving)
-        self.cuts: dict[str, list[Cut]] = {}
+        self.cuts: dict[str, list[Cut]] = {}  # of the bills that stand
         self._findings = findings
         self._serials: dict[str, int] = {}
-        self._totals: dict[str, int] = {}  # what is left of each bill to be credited
+        self._left: dict[str, int] = {}  # of each bill to be credited
+        self._owners: dict[str, str] = {}  # of each bill: `operator/account`
         self.paid: dict[str, int] = {}
         self.credited: dict[str, int] = {}
+        self.void: set[str] = set()
+        self._credits: dict[str, list[tuple[int, int]]] = {}  # by account: positions and fen
         self._handlers = {
             "billing.BillIssued:1": self._bill_issued,
             "billing.StatementIssued:1": self._statement_issued,
             "billing.CreditNoteIssued:1": self._credit_note_issued,
             "billing.BillPaid:1": self._bill_paid,
+            "billing.BillVoided:1": self._bill_voided,
         }
 
     # -- folding ----------------------------------------------------------------------------------
     def apply(self, position: int, stream: str, topic: str, event: Raw) -> None:
         """Fold one event of billing's log."""
         handler = self._handlers.get(topic)
-        if handler is None:
-            self._wrong("bills", "unknown kind of event", position, stream, "a kind of the contract", topic)
-        else:
+        if handler is not None:
             handler(position, event)
+        elif topic in self.subscriptions.topics:
+            self.subscriptions.apply(position, stream, topic, event)
+        elif topic == "billing.AccountCredited:1":
+            self._credits.setdefault(stream.partition(":")[2], []).append((position, event["fen"]))
+        else:
+            self._wrong("bills", "unknown kind of event", position, stream, "a kind of the contract", topic)
 
     def _bill_issued(self, position: int, event: Raw) -> None:
         bill = event["bill"]
@@ -82,14 +100,35 @@ class Billed:
             self._wrong("bills", "bill numbers have a gap", position, account, number, bill["number"])
         if sha256_of(bill) != event["bill_sha256"]:
             self._wrong("bills", "hash is not the bill's", position, account, sha256_of(bill), event["bill_sha256"])
+        known = bill.get("billing_position", 0)
+        if known >= position:
+            self._wrong("bills", "bill knows of what came later", position, account, f"< {position}", known)
         cuts = self.cuts.setdefault(account, [])
         if any(cut.period == bill["period"] for cut in cuts):
             self._wrong("bills", "account billed twice", position, account, "one bill", bill["number"])
-        cuts.append(Cut(position, bill["period"], bill["quota_position"]))
-        self._totals[bill["number"]] = bill["total_fen"]
+        used = -sum(line["fen"] for line in bill["lines"] if line["kind"] == "credit")
+        cuts.append(Cut(position, bill["period"], bill["quota_position"], known, used, bill["number"]))
+        self._left[bill["number"]] = bill["total_fen"]
+        self._owners[bill["number"]] = account
         if bill["period"] == self.period:
-            self.bills[account] = Issued(position, event["recorded_at"], bill, event["bill_sha256"])
-            self.numbers[bill["number"]] = account
+            issued = Issued(position, event["recorded_at"], bill, event["bill_sha256"])
+            self.bills[account] = issued
+            self.numbers[bill["number"]] = (account, issued)
+
+    def _bill_voided(self, position: int, event: Raw) -> None:
+        number = event["number"]
+        account = self._owners.get(number, "")
+        settled = {"paid": self.paid.get(number, 0), "credited": self.credited.get(number, 0)}
+        if any(settled.values()):
+            self._wrong("bills", "void bill was paid or credited", position, account, "neither", f"{number}: {settled}")
+        cuts = self.cuts.get(account, [])
+        last = cuts[-1].number if cuts else "none"
+        if number != last:
+            self._wrong("bills", "void bill is not the account's last", position, account, last, number)
+        self.void.add(number)
+        self.cuts[account] = [cut for cut in cuts if cut.number != number]
+        if account in self.bills and self.bills[account].content["number"] == number:
+            del self.bills[account]
 
     def _statement_issued(self, position: int, event: Raw) -> None:
         statement = event["statement"]
@@ -103,16 +142,22 @@ class Billed:
             self.statements[pair] = Issued(position, event["recorded_at"], statement, event["statement_sha256"])
 
     def _credit_note_issued(self, position: int, event: Raw) -> None:
-        left = self._totals.get(event["bill_number"])
+        self._check_stands("credit note", position, event["bill_number"])
+        left = self._left.get(event["bill_number"])
         if left is None or event["fen"] > left:
             self._wrong("bills", "credit note exceeds its bill", position, event["bill_number"], left, event["fen"])
-        self._totals[event["bill_number"]] = (left or 0) - event["fen"]
+        self._left[event["bill_number"]] = (left or 0) - event["fen"]
         self.credited[event["bill_number"]] = self.credited.get(event["bill_number"], 0) + event["fen"]
 
     def _bill_paid(self, position: int, event: Raw) -> None:
-        if event["number"] not in self._totals:
+        self._check_stands("payment", position, event["number"])
+        if event["number"] not in self._owners:
             self._wrong("bills", "payment of no bill", position, event["number"], "an issued bill", "none")
         self.paid[event["number"]] = self.paid.get(event["number"], 0) + event["fen"]
+
+    def _check_stands(self, what: str, position: int, number: str) -> None:
+        if number in self.void:
+            self._wrong("bills", f"{what} of a void bill", position, self._owners[number], "none", number)
 
     def cut_offs(self) -> dict[str, list[int]]:
         """Of each account, the quota positions at which its bills were cut off, ascending."""
@@ -128,28 +173,37 @@ class Billed:
                 continue
             earlier = [cut for cut in self.cuts[stream] if cut.position < issued.position]
             cut_off = issued.content["quota_position"]
+            carries = partial(self._carries, cut_off=cut_off, of=lambda cut: cut.quota_position, earlier=earlier)
             grants = metered.grants.get(stream, [])
             usage = metered.usage.get(stream, {})
             expected = bill_of(
                 issued.content,
                 account,
-                [g for g in grants if self._carries(g.period, g.section, cut_off, earlier)],
+                [g for g in grants if carries(g.period, g.section)],
                 [(k, s) for k, s in usage.items() if k.period == self.period and k.section <= cut_off],
-                [
-                    (k, s)
-                    for k, s in usage.items()
-                    if k.period < self.period and self._carries(k.period, k.section, cut_off, earlier)
-                ],
+                [(k, s) for k, s in usage.items() if k.period < self.period and carries(k.period, k.section)],
                 prices,
+                self._subscribed(stream, issued.content, earlier, prices),
             )
             expected["quota_log"] = self._log_of(stream)
             self._compare("bills", issued, stream, expected, {**BILL_DEFAULTS, **issued.content}, LINE_DEFAULTS)
         self._check_all_billed(accounts)
 
-    def _carries(self, period: str, section: int, cut_off: int, earlier: list[Cut]) -> bool:
-        """Whether the period's bill has what lies in this section of the log: its own period's, and what came
-        late for a billed period and no other bill has carried."""
-        if section > cut_off:
+    def _subscribed(self, stream: str, bill: Raw, earlier: list[Cut], prices: Prices) -> Subscribed:
+        """What a bill has of its account's subscriptions and credits, as known at its cut-off in billing's log."""
+        known = bill.get("billing_position", 0)
+        carries = partial(self._carries, cut_off=known, of=lambda cut: cut.billing_position, earlier=earlier)
+        given = sum(fen for position, fen in self._credits.get(stream, ()) if position <= known)
+        used = sum(cut.credit_fen for cut in earlier)
+        taken = self.subscriptions.accounts.get(stream, {}).values()
+        start, catalog_position = period_start(self.period), bill["catalog_position"]
+        terms = running_terms(bill["operator"], taken, start, known, prices, catalog_position)
+        return Subscribed(plan_lines(taken, carries), terms, given - used)
+
+    def _carries(self, period: str, position: int, *, cut_off: int, of: Of, earlier: list[Cut]) -> bool:
+        """Whether the audited period's bill has what is of `period` and stands here in a log: its own period's, and
+        what came late for a billed period and no other bill has carried."""
+        if position > cut_off or period > self.period:
             return False
         if period == self.period:
             return True
@@ -157,11 +211,11 @@ class Billed:
         if own is None:
             return False
         carriers = [cut for cut in earlier if cut.period > period and cut.position > own.position]
-        return section > max(cut.quota_position for cut in (own, *carriers))
+        return position > max(of(cut) for cut in (own, *carriers))
 
     def _check_all_billed(self, accounts: Mapping[str, Account]) -> None:
         cut_offs: dict[tuple[str, str], int] = {}  # by operator and log of quota
-        for stream, issued in self.bills.items():
+        for stream, issued in self.numbers.values():
             close = (stream.partition("/")[0], self._log_of(stream))
             cut_offs[close] = max(cut_offs.get(close, 0), issued.content["quota_position"])
         end = period_end(self.period)

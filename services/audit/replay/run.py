@@ -11,16 +11,19 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from services.audit.replay.account import Account
+from services.audit.replay.account import EPOCH, Account
 from services.audit.replay.answers import Answers
 from services.audit.replay.billed import Billed
+from services.audit.replay.calendar import instant
 from services.audit.replay.calls import Calls
 from services.audit.replay.findings import Area, AuditReport, Findings
 from services.audit.replay.ledger import Ledger
+from services.audit.replay.orders import Orders
 from services.audit.replay.prices import Prices, Raw
 from services.audit.replay.proofs import Proofs
 from services.audit.replay.reader import Caller, LogReader, Progress
 from services.audit.replay.sharding import is_of_quota, log_of, shard_of
+from services.audit.replay.subscriptions import Subscriptions
 from services.audit.replay.usage import Metered
 from shared.errors import MalformedCommand
 
@@ -67,19 +70,21 @@ class _Audit:
         self.proofs = Proofs(client, verifier_keys, self.findings, seed)
         self.prices = Prices()
         self.quota_logs = self._quota_logs()
-        self.billed = Billed(period, self.findings, len(self.quota_logs))
+        self.orders = Orders(self.findings)
+        self.subscriptions = Subscriptions(self.prices, self.findings, self.orders.ordered)
+        self.billed = Billed(period, self.findings, self.subscriptions, len(self.quota_logs))
         self.calls = Calls(self.findings)
         self.answers = Answers(client, self.findings)
         self.readers: dict[str, LogReader] = {}
+        self._latest = ""  # when the last event of billing or quota was recorded
 
     def run(self, wait_s: float, calls_wait_s: float) -> AuditReport:
         audit = LogReader(self._client, "audit", self.proofs.apply, self.findings, self._progress)
         audit.read_on()
-        self.readers["billing"] = self._reader("billing", self.billed.apply)
-        self.readers["billing"].read_on()
-        self.metered = Metered(self._period, self.billed.cut_offs(), self.billed.settled())
         self.ledgers = [self._ledger(shard, log) for shard, log in enumerate(self.quota_logs)]
-        self.readers["catalog"] = self._reader("catalog", self.prices.apply)
+        heads = {log: self.readers[log].head() for log in self.quota_logs}  # nothing up to there is ordered later
+        self._read_billing()
+        self.metered = Metered(self._period, self.billed.cut_offs(), self.billed.settled())
         self.readers["routing"] = self._reader("routing", self.calls.apply)
         self._read_all_of_quota()
 
@@ -88,6 +93,7 @@ class _Audit:
         self._check_cut_offs()
         accounts = {stream: account for ledger in self.ledgers for stream, account in ledger.accounts.items()}
         self.billed.check_bills(accounts, self.metered, self.prices)
+        self._check_subscriptions(heads, accounts)
         self.billed.check_statements(self.metered, self.prices)
         billed_to = self.readers["billing"].position
         self.answers.check_bills(self.billed, billed_to)
@@ -116,6 +122,25 @@ class _Audit:
         reader.wanted.update(self.proofs.signed.get(log, {}))
         return reader
 
+    def _read_billing(self) -> None:
+        """Billing's log as it is now, after the catalogue, to which it refers."""
+        self.readers["catalog"] = self._reader("catalog", self.prices.apply)
+        billing = self.readers["billing"] = self._reader("billing", self._of_billing)
+        head = billing.head()
+        self.readers["catalog"].read_on()
+        billing.read_on(head)
+
+    def _of_billing(self, position: int, stream: str, topic: str, event: Raw) -> None:
+        self._latest = max(self._latest, event["recorded_at"])
+        self.billed.apply(position, stream, topic, event)
+
+    def _check_subscriptions(self, heads: Mapping[str, int], accounts: Mapping[str, Account]) -> None:
+        latest = instant(self._latest) if self._latest else EPOCH
+        self.subscriptions.finish(
+            latest, {s: a.opened[1].get("subscriber", "") for s, a in accounts.items() if a.opened}.get
+        )
+        self.orders.finish(latest, heads, accounts)
+
     def _read_all_of_quota(self) -> None:
         for shard in range(len(self.quota_logs)):
             self._read_quota(shard)
@@ -131,6 +156,9 @@ class _Audit:
         return quota.position
 
     def _heard(self, shard: int, position: int, account: Account, topic: str, event: Raw) -> None:
+        self._latest = max(self._latest, event["recorded_at"])
+        if topic in _OF_GRANTS:
+            self.orders.heard(position, account, topic, event, self.quota_logs[shard])
         if topic in _METERED:
             self.metered.heard(position, account, topic, event, shard)
             self.calls.heard(position, account, topic, event, self.quota_logs[shard])
@@ -206,4 +234,5 @@ class _Audit:
         )
 
 
+_OF_GRANTS = {"quota.PointsGranted:1", "quota.GrantVoided:1", "quota.GrantExpired:1"}
 _METERED = {"quota.TokensDebited:1", "quota.DebitReversed:1", "quota.PointsGranted:1"}
