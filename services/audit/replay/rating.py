@@ -118,7 +118,7 @@ def _lines_as_you_go(own: Iterable[tuple[Usage, Sums]], late: Iterable[tuple[Usa
     if 0 < terms.cap_fen < comes_to:
         lines.append(line_of("cap", terms.cap_fen - comes_to))
         comes_to = terms.cap_fen
-    if comes_to < terms.commitment_fen:
+    if terms.commitment_fen and comes_to < terms.commitment_fen:
         lines.append(line_of("commitment", terms.commitment_fen - comes_to))
     return lines
 
