@@ -1,13 +1,13 @@
 """One audit, from the first event to the report: reads all logs, folds, compares, proves.
 
-The order of reading makes that nothing refers to what was not read: audit's log and billing's before quota's,
-whose head is taken first, then catalog's and routing's, to which quota's events refer.
+The order of reading makes that nothing refers to what was not read. Heads are taken in the order: quota's, billing's,
+catalog's and routing's; to what has a head earlier, later ones are read before.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -76,13 +76,18 @@ class _Audit:
         self.calls = Calls(self.findings)
         self.answers = Answers(client, self.findings)
         self.readers: dict[str, LogReader] = {}
-        self._latest = ""  # when the last event of billing or quota was recorded
+        # Heads of quota's logs before billing's was read: up to there, billing has ordered what quota did; and when the
+        # last event up to there or of billing was recorded.
+        self._heads: dict[str, int] = {}
+        self._latest = ""
 
     def run(self, wait_s: float, calls_wait_s: float) -> AuditReport:
         audit = LogReader(self._client, "audit", self.proofs.apply, self.findings, self._progress)
         audit.read_on()
         self.ledgers = [self._ledger(shard, log) for shard, log in enumerate(self.quota_logs)]
-        heads = {log: self.readers[log].head() for log in self.quota_logs}  # nothing up to there is ordered later
+        self._heads = {log: self.readers[log].head() for log in self.quota_logs}
+        self.readers["catalog"] = self._reader("catalog", self.prices.apply)
+        self.readers["billing"] = self._reader("billing", self._of_billing)
         self._read_billing()
         self.metered = Metered(self._period, self.billed.cut_offs(), self.billed.settled())
         self.readers["routing"] = self._reader("routing", self.calls.apply)
@@ -93,14 +98,17 @@ class _Audit:
         self._check_cut_offs()
         accounts = {stream: account for ledger in self.ledgers for stream, account in ledger.accounts.items()}
         self.billed.check_bills(accounts, self.metered, self.prices)
-        self._check_subscriptions(heads, accounts)
+        self._check_subscriptions(accounts)
         self.billed.check_statements(self.metered, self.prices)
         billed_to = self.readers["billing"].position
         self.answers.check_bills(self.billed, billed_to)
         self.answers.check_statements(self.billed, billed_to)
         for log in ("catalog", *self.quota_logs, "routing", "billing"):
-            of_quota = log in self.quota_logs
-            read_on = partial(self._read_quota, self.quota_logs.index(log)) if of_quota else self.readers[log].read_on
+            read_on: Callable[[int], int] = self.readers[log].read_on
+            if log in self.quota_logs:
+                read_on = partial(self._read_quota, self.quota_logs.index(log))
+            elif log == "billing":
+                read_on = self._read_billing
             self.proofs.check(self.readers[log], read_on, wait_s)
         self._check_shards()
         for ledger in self.ledgers:
@@ -122,24 +130,24 @@ class _Audit:
         reader.wanted.update(self.proofs.signed.get(log, {}))
         return reader
 
-    def _read_billing(self) -> None:
-        """Billing's log as it is now, after the catalogue, to which it refers."""
-        self.readers["catalog"] = self._reader("catalog", self.prices.apply)
-        billing = self.readers["billing"] = self._reader("billing", self._of_billing)
-        head = billing.head()
-        self.readers["catalog"].read_on()
-        billing.read_on(head)
+    def _read_billing(self, to: int | None = None) -> int:
+        """Billing's log, after the catalogue, to which it refers."""
+        billing = self.readers["billing"]
+        target = billing.head() if to is None else to
+        if target > billing.position:
+            self.readers["catalog"].read_on()
+            billing.read_on(target)
+        return billing.position
 
     def _of_billing(self, position: int, stream: str, topic: str, event: Raw) -> None:
         self._latest = max(self._latest, event["recorded_at"])
         self.billed.apply(position, stream, topic, event)
 
-    def _check_subscriptions(self, heads: Mapping[str, int], accounts: Mapping[str, Account]) -> None:
+    def _check_subscriptions(self, accounts: Mapping[str, Account]) -> None:
         latest = instant(self._latest) if self._latest else EPOCH
-        self.subscriptions.finish(
-            latest, {s: a.opened[1].get("subscriber", "") for s, a in accounts.items() if a.opened}.get
-        )
-        self.orders.finish(latest, heads, accounts)
+        subscribers = {stream: a.opened[1].get("subscriber", "") for stream, a in accounts.items() if a.opened}
+        self.subscriptions.finish(latest, subscribers.get)
+        self.orders.finish(latest, self._heads, accounts)
 
     def _read_all_of_quota(self) -> None:
         for shard in range(len(self.quota_logs)):
@@ -156,12 +164,14 @@ class _Audit:
         return quota.position
 
     def _heard(self, shard: int, position: int, account: Account, topic: str, event: Raw) -> None:
-        self._latest = max(self._latest, event["recorded_at"])
+        log = self.quota_logs[shard]
+        if position <= self._heads[log]:
+            self._latest = max(self._latest, event["recorded_at"])
         if topic in _OF_GRANTS:
-            self.orders.heard(position, account, topic, event, self.quota_logs[shard])
+            self.orders.heard(position, account, topic, event, log)
         if topic in _METERED:
             self.metered.heard(position, account, topic, event, shard)
-            self.calls.heard(position, account, topic, event, self.quota_logs[shard])
+            self.calls.heard(position, account, topic, event, log)
 
     def _event(self, log: str, position: int) -> tuple[str, Raw]:
         _, stream, event = self.readers[log].event_at(position)

@@ -22,6 +22,16 @@ class Noted(NamedTuple):
     number: int = 0
 
 
+class Turn(NamedTuple):
+    """Something that was asked for `at` and takes effect later or at once. `begins_at`: of the subscription, then."""
+
+    position: int
+    at: datetime
+    effective_at: datetime
+    at_once: bool
+    begins_at: datetime
+
+
 class Period:
     """A period as it was recorded, and what became of it. `ends_at` is what was paid for, `over_at` where it ended."""
 
@@ -104,7 +114,7 @@ class Subscription:
         self.paused_from: datetime | None = None
         self.ended_from: datetime | None = None
         self.periods: list[Period] = []  # all of them, by number
-        self.turns: list[tuple[int, datetime]] = []  # positions and instants of what was asked to hold at once
+        self.turns: list[Turn] = []
 
     # -- questions --------------------------------------------------------------------------------
     def last(self) -> Period | None:
@@ -145,6 +155,19 @@ class Subscription:
                 break
             count += 1
         return count
+
+    def may_turn(self, turn: Turn) -> set[datetime]:
+        """When it may take effect: at once, or where the period that was running ended; before there was one, at the
+        beginning; for a period that quota refused, where that would have begun."""
+        may = {max(turn.at, turn.begins_at)}
+        for period in self.periods:
+            cut = period.cut is not None and period.cut.position < turn.position
+            ends_at = period.over_at if cut else period.ends_at
+            if period.starts_at <= turn.at < ends_at:
+                may |= {turn.at} if turn.at_once else {turn.at, ends_at}
+            elif period.cancelled is not None:
+                may.add(period.starts_at)
+        return may
 
     # -- folding ----------------------------------------------------------------------------------
     def change(self, plan: str, effective_at: datetime) -> None:

@@ -6,7 +6,7 @@ been read as far as these events refer to it. What quota made of them is judged 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,7 +14,7 @@ from services.audit.replay import periods
 from services.audit.replay.calendar import instant
 from services.audit.replay.findings import Findings
 from services.audit.replay.prices import Prices, Raw, Version
-from services.audit.replay.subscription import Noted, Period, Subscription
+from services.audit.replay.subscription import Noted, Period, Subscription, Turn
 
 OVERDUE = timedelta(days=1)  # by which what is due by itself may be late, at the last event that was read
 DEFAULT_PRIORITY = 50  # of a plan that names none
@@ -47,14 +47,14 @@ class Subscriptions:
 
     def apply(self, position: int, stream: str, topic: str, event: Raw) -> None:
         """Fold one event of a stream `subscriptions:…` or `trial:…`."""
+        name = event["subscription"]
         if topic == "billing.TrialTaken:1":
             if stream in self.trials:
-                self._wrong("trial is taken twice", position, stream, self.trials[stream]["subscription"], event)
+                self._wrong("trial is taken twice", position, stream, self.trials[stream]["subscription"], name)
             self.trials.setdefault(stream, event)
             return
         account = stream.partition(":")[2]
         taken = self.accounts.setdefault(account, {})
-        name = event["subscription"]
         if topic == "billing.SubscriptionStarted:1":
             if name in taken:
                 self._wrong("subscription is taken twice", position, account, "once", name)
@@ -66,33 +66,25 @@ class Subscriptions:
         else:
             self._handlers[topic](position, account, subscription, event)
 
-    def periods(self) -> Iterator[tuple[str, Subscription, Period]]:
-        """All periods of all accounts."""
-        for account, taken in self.accounts.items():
-            for subscription in taken.values():
-                for period in subscription.periods:
-                    yield account, subscription, period
-
     # -- what was asked for -------------------------------------------------------------------------
-    def _changed(self, position: int, account: str, s: Subscription, e: Raw) -> None:
-        s.change(e["plan"], self._turned(position, account, s, e))
+    def _changed(self, position: int, _account: str, s: Subscription, e: Raw) -> None:
+        s.change(e["plan"], self._turned(position, s, e))
 
-    def _paused(self, position: int, account: str, s: Subscription, e: Raw) -> None:
-        s.paused_from = self._turned(position, account, s, e)
+    def _paused(self, position: int, _account: str, s: Subscription, e: Raw) -> None:
+        s.paused_from = self._turned(position, s, e)
 
-    def _resumed(self, position: int, account: str, s: Subscription, e: Raw) -> None:
-        s.resume(self._turned(position, account, s, e))
+    def _resumed(self, position: int, _account: str, s: Subscription, e: Raw) -> None:
+        s.resume(self._turned(position, s, e))
 
     def _ended(self, position: int, account: str, s: Subscription, e: Raw) -> None:
-        s.ended_from = self._turned(position, account, s, e)
+        if s.ended_from is not None:
+            self._wrong("subscription is ended twice", position, account, s.ended_from.isoformat(), e["effective_at"])
+        s.ended_from = self._turned(position, s, e)
 
-    def _turned(self, position: int, account: str, s: Subscription, e: Raw) -> datetime:
+    def _turned(self, position: int, s: Subscription, e: Raw) -> datetime:
         """When it takes effect."""
         effective_at = instant(e["effective_at"])
-        if s.ended_from is not None:
-            self._wrong("subscription was ended", position, account, "nothing more", e["request_id"])
-        if e.get("at_once"):
-            s.turns.append((position, effective_at))
+        s.turns.append(Turn(position, instant(e["at"]), effective_at, e.get("at_once", False), s.begins_at))
         return effective_at
 
     # -- periods ------------------------------------------------------------------------------------
@@ -167,7 +159,7 @@ class Subscriptions:
         at = instant(e["at"])
         if period.cut is not None or not period.starts_at <= at < period.ends_at:
             self._wrong("period is cut while it does not run", position, account, _span(period), e["at"])
-        if at not in {effective_at for _, effective_at in s.turns}:
+        if not any(turn.at_once and turn.effective_at == at for turn in s.turns):
             self._wrong("period is cut and nobody asked for it", position, account, "a change at once", e["at"])
         left = periods.days_left(at, period.ends_at)
         if e["left_days"] != left:
@@ -233,12 +225,21 @@ class Subscriptions:
                 due = s.next_start()
                 if due is not None and due < latest - OVERDUE:
                     self._wrong("period is missing", 0, account, due.isoformat(), f"{s.name}: none")
-                for position, at in s.turns:
-                    if any(p.cancelled is None and p.starts_at < at < p.over_at for p in s.periods):
-                        self._wrong("period was not cut", position, account, at.isoformat(), f"{s.name} goes on")
+                for turn in s.turns:
+                    self._check_turn(account, s, turn)
                 for period in s.periods:
                     if period.source == "trial" and period.cancelled is None:
                         self._check_trial(account, s, period, subscribers(account), trials)
+
+    def _check_turn(self, account: str, s: Subscription, turn: Turn) -> None:
+        """What was asked for takes effect when it may, and ends the period that runs then if it holds at once."""
+        at = turn.effective_at
+        if turn.at_once and any(p.cancelled is None and p.starts_at < at < p.over_at for p in s.periods):
+            self._wrong("period was not cut", turn.position, account, at.isoformat(), f"{s.name} goes on")
+        may = s.may_turn(turn)
+        if at not in may:
+            expected = sorted(each.isoformat() for each in may)
+            self._wrong("change takes effect at another time", turn.position, account, expected, at.isoformat())
 
     def _check_trial(
         self, account: str, s: Subscription, period: Period, subscriber: str | None, trials: dict[str, str]
