@@ -9,8 +9,9 @@ import pytest
 
 from services.audit.replay.account import Account
 from services.audit.replay.calendar import instant, period_and_day, period_end, period_start
+from services.audit.replay.periods import rounded
 from services.audit.replay.prices import Prices
-from services.audit.replay.rating import bill_of, rounded, statement_of
+from services.audit.replay.rating import bill_of, statement_of
 from services.audit.replay.usage import Granted, Metered, Sums, Usage
 
 LONG_AGO = "2025-12-31T16:00:00Z"

@@ -8,38 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.audit.keys import key_of
-from services.audit.replay import AuditReport, Difference, render_html, run_audit
+from services.audit.replay import render_html, run_audit
 from services.audit.replay.billed import sha256_of
-from shared.eventstore.log import LoggedEvent
 from shared.transparency.checkpoint import Checkpoint, sign_checkpoint
 from shared.transparency.keys import SigningKey
+from tests.unit.audit_scene import Scene, flags, found
 from tests.unit.audit_world import EAST, JULY, JUNE, Market, Tampering, two_months
 
 FIXED_SEED = 7  # a market in which everything happens that is tampered with below
-
-
-@dataclass
-class Scene:
-    market: Market
-    tampering: Tampering = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.tampering = Tampering(self.market.client)
-
-    def audit(self, period: str = JUNE, **options: Any) -> AuditReport:
-        return run_audit(self.tampering, period, **{"wait_s": 0.2, "calls_wait_s": 0.1} | options)
-
-    def first(self, log: str, kind: str, *within: str) -> LoggedEvent:
-        """The first event of a kind whose JSON contains all these texts."""
-        events: list[LoggedEvent] = getattr(self.market, log).shards[0].log.read(0, 100_000)
-        return next(e for e in events if f".{kind}:" in e.topic and all(text in e.state for text in within))
 
 
 @pytest.fixture(scope="module")
@@ -52,24 +34,6 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
 @pytest.fixture
 def scene(market: Market) -> Scene:
     return Scene(market)
-
-
-def found(report: AuditReport, area: str, what: str) -> list[Difference]:
-    return [d for d in report.differences if d.area == area and d.what == what]
-
-
-def flags(report: AuditReport) -> set[str]:
-    """What does not agree."""
-    named = {
-        "balances": report.balances_match,
-        "bills": report.bills_match,
-        "statements": report.statements_match,
-        "log": report.log_verified,
-        "invariants": report.invariants_hold,
-        "calls": report.calls_match,
-    }
-    assert report.ok == all(named.values())
-    return {name for name, agrees in named.items() if not agrees}
 
 
 # --- what must pass ------------------------------------------------------------------------------

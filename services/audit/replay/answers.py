@@ -91,13 +91,12 @@ class Answers:
         due = dict(billed.numbers)
         for row in self._pages("bills", "bills", "number", period=billed.period):
             number = row["number"]
-            stream = due.pop(number, None)
-            if stream is None:
+            stream, issued = due.pop(number, ("", None))
+            if issued is None:
                 # What was issued after the audit read the log is not yet to be judged.
                 if self._client.call("billing", "head") <= read_to:
                     self._findings.add("bills", "bill is not in the log", "billing", 0, number, "none", number)
                 continue
-            issued = billed.bills[stream]
             expected = {
                 "account": stream,
                 "sha256": sha256_of(issued.content),
@@ -107,13 +106,14 @@ class Answers:
                 "quota_log": issued.content.get("quota_log", "quota"),
                 "paid_fen": billed.paid.get(number, 0),
                 "credited_fen": billed.credited.get(number, 0),
+                "void": number in billed.void,
             }
-            found = {**row, "account": f"{row['operator']}/{row['account']}"}
+            found = {**row, "account": f"{row['operator']}/{row['account']}", "void": row["status"] == "void"}
             for field, value in expected.items():
                 if found.get(field) != value:
                     what = f"{field} of the answered bill differs"
                     self._findings.add("bills", what, "billing", issued.position, stream, value, found.get(field))
-        for number, stream in due.items():
+        for number, (stream, _) in due.items():
             self._findings.add("bills", "bill is not answered", "billing", 0, stream, number, "none")
 
     def check_statements(self, billed: Billed, read_to: int) -> None:

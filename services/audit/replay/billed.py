@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 from services.audit.replay.account import Account
 from services.audit.replay.calendar import instant, period_end, period_start
-from services.audit.replay.charges import Charged
+from services.audit.replay.charges import LINE_DEFAULTS, Subscribed, plan_lines, running_terms
 from services.audit.replay.findings import Area, Findings
 from services.audit.replay.prices import Prices, Raw
-from services.audit.replay.rating import LINE_DEFAULTS, bill_of, statement_of
+from services.audit.replay.rating import bill_of, statement_of
 from services.audit.replay.sharding import log_of
-from services.audit.replay.subscriptions import AccountSubscriptions
+from services.audit.replay.subscriptions import Subscriptions
 from services.audit.replay.usage import Metered, cut_off_at
 
 BILL_DEFAULTS: Raw = {"currency": "CNY", "quota_log": "quota", "billing_position": 0}
-SUBSCRIPTIONS = "subscriptions:"
 
 
 class Issued(NamedTuple):
@@ -33,22 +31,17 @@ class Issued(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """What later bills of an account need to know of an earlier one. `credit_fen`: what it used of the credits."""
+    """What later bills of an account need to know of an earlier one. `credit_fen`: used of the account's credits."""
 
     position: int
     period: str
     quota_position: int
     billing_position: int
     credit_fen: int
+    number: str
 
 
-class Made(NamedTuple):
-    """A bill of the period, and what the account had when it was made: earlier bills, and what was left of credits."""
-
-    stream: str
-    issued: Issued
-    earlier: tuple[Cut, ...]
-    credit_fen: int
+Of = Callable[[Cut], int]  # the cut-off of a bill in one of the logs
 
 
 def sha256_of(content: Raw) -> str:
@@ -60,26 +53,23 @@ def sha256_of(content: Raw) -> str:
 class Billed:
     """Everything billed. Of other periods than the audited one only the cut-offs are kept."""
 
-    def __init__(self, period: str, findings: Findings, shards: int = 1) -> None:
+    def __init__(self, period: str, findings: Findings, subscriptions: Subscriptions, shards: int = 1) -> None:
         """`shards`: of quota, each with a log of its own."""
         self.period = period
+        self.subscriptions = subscriptions
         self._shards = shards
-        self.bills: dict[str, Issued] = {}  # of the period, by `operator/account`
-        self.numbers: dict[str, str] = {}  # of the period: bill's number to `operator/account`
+        self.bills: dict[str, Issued] = {}  # of the period, those that stand, by `operator/account`
+        self.numbers: dict[str, tuple[str, Issued]] = {}  # of the period, void or not: `operator/account` and bill
         self.statements: dict[tuple[str, str], Issued] = {}  # of the period, by (home, serving)
-        self.cuts: dict[str, list[Cut]] = {}
+        self.cuts: dict[str, list[Cut]] = {}  # of the bills that stand
         self._findings = findings
         self._serials: dict[str, int] = {}
-        self._totals: dict[str, int] = {}  # what is left of each bill to be credited
+        self._left: dict[str, int] = {}  # of each bill to be credited
+        self._owners: dict[str, str] = {}  # of each bill: `operator/account`
         self.paid: dict[str, int] = {}
         self.credited: dict[str, int] = {}
-        self.subscriptions: dict[str, AccountSubscriptions] = {}
-        self._made: list[Made] = []  # bills of the period, void ones too
-        self._ever_cut: dict[str, set[int]] = {}
-        self._void: set[str] = set()
-        self._owners: dict[str, str] = {}  # bill's number to `operator/account`
-        self._credits: dict[str, list[tuple[int, int]]] = {}
-        self._trials: set[str] = set()
+        self.void: set[str] = set()
+        self._credits: dict[str, list[tuple[int, int]]] = {}  # by account: positions and fen
         self._handlers = {
             "billing.BillIssued:1": self._bill_issued,
             "billing.StatementIssued:1": self._statement_issued,
@@ -92,21 +82,14 @@ class Billed:
     def apply(self, position: int, stream: str, topic: str, event: Raw) -> None:
         """Fold one event of billing's log."""
         handler = self._handlers.get(topic)
-        if stream.startswith(SUBSCRIPTIONS):
-            account = stream.removeprefix(SUBSCRIPTIONS)
-            if account not in self.subscriptions:
-                self.subscriptions[account] = AccountSubscriptions(account, partial(self._wrong, "bills"))
-            self.subscriptions[account].apply(position, topic.partition(".")[2].partition(":")[0], event)
+        if handler is not None:
+            handler(position, event)
+        elif topic in self.subscriptions.topics:
+            self.subscriptions.apply(position, stream, topic, event)
         elif topic == "billing.AccountCredited:1":
             self._credits.setdefault(stream.partition(":")[2], []).append((position, event["fen"]))
-        elif topic == "billing.TrialTaken:1":
-            if stream in self._trials:
-                self._wrong("bills", "trial taken twice", position, stream, "once", event["subscription"])
-            self._trials.add(stream)
-        elif handler is None:
-            self._wrong("bills", "unknown kind of event", position, stream, "a kind of the contract", topic)
         else:
-            handler(position, event)
+            self._wrong("bills", "unknown kind of event", position, stream, "a kind of the contract", topic)
 
     def _bill_issued(self, position: int, event: Raw) -> None:
         bill = event["bill"]
@@ -117,39 +100,34 @@ class Billed:
             self._wrong("bills", "bill numbers have a gap", position, account, number, bill["number"])
         if sha256_of(bill) != event["bill_sha256"]:
             self._wrong("bills", "hash is not the bill's", position, account, sha256_of(bill), event["bill_sha256"])
+        known = bill.get("billing_position", 0)
+        if known >= position:
+            self._wrong("bills", "bill knows of what came later", position, account, f"< {position}", known)
         cuts = self.cuts.setdefault(account, [])
         if any(cut.period == bill["period"] for cut in cuts):
             self._wrong("bills", "account billed twice", position, account, "one bill", bill["number"])
-        known = bill.get("billing_position", 0)
-        if known >= position:
-            self._wrong("bills", "bill knows what came after it", position, account, f"below {position}", known)
-        made = Issued(position, event["recorded_at"], bill, event["bill_sha256"])
-        if bill["period"] == self.period:
-            given = sum(fen for at, fen in self._credits.get(account, ()) if at <= known)
-            left = given - sum(cut.credit_fen for cut in cuts)
-            self._made.append(Made(account, made, tuple(cuts), left))
-            self.bills[account] = made
-            self.numbers[bill["number"]] = account
         used = -sum(line["fen"] for line in bill["lines"] if line["kind"] == "credit")
-        cuts.append(Cut(position, bill["period"], bill["quota_position"], known, used))
-        self._ever_cut.setdefault(account, set()).add(bill["quota_position"])
-        self._totals[bill["number"]] = bill["total_fen"]
+        cuts.append(Cut(position, bill["period"], bill["quota_position"], known, used, bill["number"]))
+        self._left[bill["number"]] = bill["total_fen"]
         self._owners[bill["number"]] = account
+        if bill["period"] == self.period:
+            issued = Issued(position, event["recorded_at"], bill, event["bill_sha256"])
+            self.bills[account] = issued
+            self.numbers[bill["number"]] = (account, issued)
 
     def _bill_voided(self, position: int, event: Raw) -> None:
         number = event["number"]
-        account = self._owners.get(number)
-        if account is None or number in self._void:
-            self._wrong("bills", "no bill to make void", position, number, "an issued bill", "none")
-            return
-        if self.paid.get(number) or self.credited.get(number):
-            self._wrong("bills", "void bill was paid or credited", position, account, "nothing", number)
-        self._void.add(number)
-        cuts = self.cuts[account]
-        last = cuts.pop()
-        if not number.startswith(f"{account.partition('/')[0]}-{last.period}-"):
-            self._wrong("bills", "void bill is not the account's last", position, account, last.period, number)
-        if self.numbers.get(number) == account:
+        account = self._owners.get(number, "")
+        settled = {"paid": self.paid.get(number, 0), "credited": self.credited.get(number, 0)}
+        if any(settled.values()):
+            self._wrong("bills", "void bill was paid or credited", position, account, "neither", f"{number}: {settled}")
+        cuts = self.cuts.get(account, [])
+        last = cuts[-1].number if cuts else "none"
+        if number != last:
+            self._wrong("bills", "void bill is not the account's last", position, account, last, number)
+        self.void.add(number)
+        self.cuts[account] = [cut for cut in cuts if cut.number != number]
+        if account in self.bills and self.bills[account].content["number"] == number:
             del self.bills[account]
 
     def _statement_issued(self, position: int, event: Raw) -> None:
@@ -164,58 +142,68 @@ class Billed:
             self.statements[pair] = Issued(position, event["recorded_at"], statement, event["statement_sha256"])
 
     def _credit_note_issued(self, position: int, event: Raw) -> None:
-        left = self._totals.get(event["bill_number"])
-        if event["bill_number"] in self._void:
-            self._wrong("bills", "credit note on a void bill", position, event["bill_number"], "none", event["fen"])
+        self._check_stands("credit note", position, event["bill_number"])
+        left = self._left.get(event["bill_number"])
         if left is None or event["fen"] > left:
             self._wrong("bills", "credit note exceeds its bill", position, event["bill_number"], left, event["fen"])
-        self._totals[event["bill_number"]] = (left or 0) - event["fen"]
+        self._left[event["bill_number"]] = (left or 0) - event["fen"]
         self.credited[event["bill_number"]] = self.credited.get(event["bill_number"], 0) + event["fen"]
 
     def _bill_paid(self, position: int, event: Raw) -> None:
-        if event["number"] not in self._totals:
+        self._check_stands("payment", position, event["number"])
+        if event["number"] not in self._owners:
             self._wrong("bills", "payment of no bill", position, event["number"], "an issued bill", "none")
-        if event["number"] in self._void:
-            self._wrong("bills", "payment of a void bill", position, event["number"], "none", event["fen"])
         self.paid[event["number"]] = self.paid.get(event["number"], 0) + event["fen"]
+
+    def _check_stands(self, what: str, position: int, number: str) -> None:
+        if number in self.void:
+            self._wrong("bills", f"{what} of a void bill", position, self._owners[number], "none", number)
 
     def cut_offs(self) -> dict[str, list[int]]:
         """Of each account, the quota positions at which its bills were cut off, ascending."""
-        return {account: sorted(positions) for account, positions in self._ever_cut.items()}
+        return {account: sorted({cut.quota_position for cut in cuts}) for account, cuts in self.cuts.items()}
 
     # -- comparing --------------------------------------------------------------------------------
     def check_bills(self, accounts: Mapping[str, Account], metered: Metered, prices: Prices) -> None:
         """Every bill of the period, computed again; and every account that should have one."""
-        for stream, issued, earlier, credit_fen in self._made:
+        for stream, issued in self.bills.items():
             account = accounts.get(stream)
             if account is None:
                 self._wrong("bills", "bill of no account", issued.position, stream, "an opened account", "none")
                 continue
-            in_quota = partial(self._carries, issued.content["quota_position"], earlier, "quota_position")
-            known = issued.content.get("billing_position", 0)
-            in_billing = partial(self._carries, known, earlier, "billing_position")
-            usage = metered.usage.get(stream, {}).items()
-            subscribed = self.subscriptions.get(stream)
-            charged = subscribed.charged if subscribed is not None else Charged()
+            earlier = [cut for cut in self.cuts[stream] if cut.position < issued.position]
+            cut_off = issued.content["quota_position"]
+            carries = partial(self._carries, cut_off=cut_off, of=lambda cut: cut.quota_position, earlier=earlier)
+            grants = metered.grants.get(stream, [])
+            usage = metered.usage.get(stream, {})
             expected = bill_of(
                 issued.content,
                 account,
-                [g for g in metered.grants.get(stream, []) if in_quota(g.period, g.section)],
-                [(k, s) for k, s in usage if k.period == self.period and in_quota(k.period, k.section)],
-                [(k, s) for k, s in usage if k.period < self.period and in_quota(k.period, k.section)],
+                [g for g in grants if carries(g.period, g.section)],
+                [(k, s) for k, s in usage.items() if k.period == self.period and k.section <= cut_off],
+                [(k, s) for k, s in usage.items() if k.period < self.period and carries(k.period, k.section)],
                 prices,
-                [c for c in charged.charges if c.period <= self.period and in_billing(c.period, c.position)],
-                charged.running(period_start(self.period), known),
-                credit_fen,
+                self._subscribed(stream, issued.content, earlier, prices),
             )
             expected["quota_log"] = self._log_of(stream)
             self._compare("bills", issued, stream, expected, {**BILL_DEFAULTS, **issued.content}, LINE_DEFAULTS)
         self._check_all_billed(accounts)
 
-    def _carries(self, cut_off: int, earlier: Sequence[Cut], which: str, period: str, position: int) -> bool:
-        """Whether the period's bill has what lies at this position, or in this section, of a log: its own period's, and
-        what came late for a billed period and no other bill has carried. `which`: the cut-off in that log."""
-        if position > cut_off:
+    def _subscribed(self, stream: str, bill: Raw, earlier: list[Cut], prices: Prices) -> Subscribed:
+        """What a bill has of its account's subscriptions and credits, as known at its cut-off in billing's log."""
+        known = bill.get("billing_position", 0)
+        carries = partial(self._carries, cut_off=known, of=lambda cut: cut.billing_position, earlier=earlier)
+        given = sum(fen for position, fen in self._credits.get(stream, ()) if position <= known)
+        used = sum(cut.credit_fen for cut in earlier)
+        taken = self.subscriptions.accounts.get(stream, {}).values()
+        start, catalog_position = period_start(self.period), bill["catalog_position"]
+        terms = running_terms(bill["operator"], taken, start, known, prices, catalog_position)
+        return Subscribed(plan_lines(taken, carries), terms, given - used)
+
+    def _carries(self, period: str, position: int, *, cut_off: int, of: Of, earlier: list[Cut]) -> bool:
+        """Whether the audited period's bill has what is of `period` and stands here in a log: its own period's, and
+        what came late for a billed period and no other bill has carried."""
+        if position > cut_off or period > self.period:
             return False
         if period == self.period:
             return True
@@ -223,21 +211,11 @@ class Billed:
         if own is None:
             return False
         carriers = [cut for cut in earlier if cut.period > period and cut.position > own.position]
-        return bool(position > max(getattr(cut, which) for cut in (own, *carriers)))
-
-    def check_subscriptions(
-        self, metered: Metered, prices: Prices, settled_before: datetime, known_until: datetime
-    ) -> None:
-        """Periods by the catalogue, and what was granted for them; see `AccountSubscriptions`."""
-        for stream in sorted(self.subscriptions.keys() | metered.ordered.keys()):
-            found = self.subscriptions.get(stream) or AccountSubscriptions(stream, partial(self._wrong, "bills"))
-            found.check_terms(stream.partition("/")[0], prices)
-            ordered, ended = metered.ordered.get(stream, {}), metered.ended.get(stream, {})
-            found.check_grants(ordered, ended, settled_before, known_until)
+        return position > max(of(cut) for cut in (own, *carriers))
 
     def _check_all_billed(self, accounts: Mapping[str, Account]) -> None:
         cut_offs: dict[tuple[str, str], int] = {}  # by operator and log of quota
-        for stream, issued in self.bills.items():
+        for stream, issued in self.numbers.values():
             close = (stream.partition("/")[0], self._log_of(stream))
             cut_offs[close] = max(cut_offs.get(close, 0), issued.content["quota_position"])
         end = period_end(self.period)

@@ -5,7 +5,7 @@ Shanghai's calendar: UTC+8 without daylight saving.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from functools import lru_cache
 
 _SHANGHAI = timezone(timedelta(hours=8))
@@ -34,9 +34,19 @@ def period_end(period: str) -> datetime:
     return datetime(year + month // 12, month % 12 + 1, 1, tzinfo=_SHANGHAI)
 
 
-def day_start(day: str) -> datetime:
+def day_of(at: datetime) -> date:
+    """The day in Shanghai that an instant falls on."""
+    return at.astimezone(_SHANGHAI).date()
+
+
+def period_of(at: datetime) -> str:
+    """`YYYY-MM` of an instant in Shanghai."""
+    return day_of(at).isoformat()[:7]
+
+
+def day_start(day: date) -> datetime:
     """Midnight in Shanghai at which a day begins."""
-    return datetime.fromisoformat(day).replace(tzinfo=_SHANGHAI)
+    return datetime(day.year, day.month, day.day, tzinfo=_SHANGHAI)
 
 
 def minute_of_day(at: datetime) -> int:

@@ -119,6 +119,18 @@ class Prices:
                 return version
         return None
 
+    def plans_known(self, key: str, at: datetime, recorded_at: datetime) -> list[Version]:
+        """The versions of a plan that may have been taken to hold at `at` when something was recorded, latest first:
+        more than one where the latest had been published less than a minute before."""
+        lag = timedelta(seconds=FOLLOWING_S)
+        found: list[Version] = []
+        for version in reversed(self._versions.get(("plan", key), ())):
+            if version.effective_from <= at and version.recorded_at <= recorded_at + lag:
+                found.append(version)
+                if version.recorded_at <= recorded_at - lag:
+                    break
+        return found
+
     def plan_version(self, operator: str, plan: str, number: int, position: int) -> Raw | None:
         """The very version of a plan that a grant names, if it was known at a catalog position."""
         for version in self._versions.get(("plan", f"{operator}/{plan}"), ()):

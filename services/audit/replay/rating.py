@@ -7,12 +7,14 @@ exact until the line's end and rounded there once, half away from zero.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import date, datetime
 from fractions import Fraction
 
 from services.audit.replay.account import Account
 from services.audit.replay.calendar import day_start, instant, period_start
-from services.audit.replay.charges import Charge, Terms, adjustments, charge_lines, terms_of, terms_running
+from services.audit.replay.charges import NO_SUBSCRIPTION, Subscribed, Terms, terms_of
+from services.audit.replay.charges import line as line_of
+from services.audit.replay.periods import rounded
 from services.audit.replay.prices import CLASSES, Prices, Raw, rates_of
 from services.audit.replay.usage import Granted, Sums, Usage
 
@@ -20,48 +22,22 @@ VAT_PERCENT = 6
 MILLIPOINTS_PER_FEN = 2_500_000
 KINDS = {"plan": "plan_fee", "bundle": "bundle", "purchase": "purchase", "trial": "trial", "promotion": "trial"}
 ORDER = ("plan_fee", "bundle", "plan_credit", "purchase", "trial")
-LINE_DEFAULTS: Raw = {
-    "model": "",
-    "plan": "",
-    "plan_version": 0,
-    "subscription": "",
-    "from_day": "",
-    "to_day": "",
-    "rate_card": "",
-    "calls": 0,
-    "usage": {},
-    "amount": 0,
-    "charged": 0,
-    "residual": "0/1",
-}
-
-
-def rounded(value: Fraction) -> int:
-    """To the nearest integer, a half away from zero."""
-    doubled = 2 * abs(value) + 1
-    whole = doubled.numerator // (2 * doubled.denominator)
-    return whole if value >= 0 else -whole
 
 
 def bill_of(
     issued: Raw, account: Account, grants: Iterable[Granted], own: Iterable[tuple[Usage, Sums]],
-    late: Iterable[tuple[Usage, Sums]], prices: Prices, charges: Iterable[Charge] = (), running: Iterable[Raw] = (),
-    credit_fen: int = 0,
+    late: Iterable[tuple[Usage, Sums]], prices: Prices, subscribed: Subscribed = NO_SUBSCRIPTION,
 ) -> Raw:  # fmt: skip
-    """The bill as it must be. From the issued one are taken its number, cut-offs and catalog position.
-
-    `running`: the periods of plans that run at the period's start; `credit_fen`: what is left of the account's credits.
-    """
+    """The bill as it must be. From the issued one are taken its number, cut-offs and catalog position."""
     known = issued["catalog_position"]
-    terms = terms_running(account.operator, running, prices, known)
-    terms = _terms_of_account(account, issued["period"], prices, known) if terms is None else terms
-    lines = _plan_lines(account.operator, charges, grants, prices, known)
-    usage = _usage_lines("usage", own, terms.points_per_yuan) + _usage_lines("late_usage", late, terms.points_per_yuan)
-    exact = Fraction(sum(line["charged"] for line in usage) * 100, terms.points_per_yuan * 1000)
-    lines += usage + [_line(*each) for each in adjustments([line["fen"] for line in usage], exact, terms, rounded)]
+    terms = subscribed.terms or _terms(account, issued["period"], prices, known)
+    granted = _grant_lines(account.operator, grants, prices, known)
+    lines = [made for kind in ORDER for made in (*subscribed.lines.get(kind, ()), *granted.get(kind, ()))]
+    lines += _lines_as_you_go(own, late, terms)
     total = sum(line["fen"] for line in lines)
-    if (credit := min(credit_fen, total)) > 0:
-        lines.append(_line("credit", Fraction(-credit), {}))
+    credit = min(subscribed.credit_fen, total)
+    if credit > 0:
+        lines.append(line_of("credit", -credit))
         total -= credit
     return {
         "number": issued["number"],
@@ -89,21 +65,18 @@ def statement_of(
     """What `home` owes `serving`: one line for each model and tariff."""
     found: dict[tuple[str, str], tuple[Raw | None, Sums]] = {}
     for (model, day), sums in rows.items():
-        reference, tariff = prices.tariff(home, serving, model, day_start(day), known_at) or ("", None)
+        reference, tariff = prices.tariff(home, serving, model, day_start(date.fromisoformat(day)), known_at) or (
+            "",
+            None,
+        )
         found.setdefault((model, reference), (tariff, Sums()))[1].add(sums)
     lines = [_wholesale_line(*key, *found[key]) for key in sorted(found)]
     totals = {name: sum(line[name] for line in lines) for name in ("calls", "gross_fen", "discount_fen", "net_fen")}
     return {"home": home, "serving": serving, "period": period, "lines": lines, **totals, "quota_position": cut_off}
 
 
-def _line(kind: str, exact: Fraction, about: Raw) -> Raw:
-    fen = rounded(exact)
-    rest = exact - fen
-    return {**LINE_DEFAULTS, **about, "kind": kind, "fen": fen, "residual": f"{rest.numerator}/{rest.denominator}"}
-
-
-def _terms_of_account(account: Account, period: str, prices: Prices, known: int) -> Terms:
-    """Of the account's plan at the period's start, else at its opening, else list price."""
+def _terms(account: Account, period: str, prices: Prices, known: int) -> Terms:
+    """The terms as you go: of the account's plan at the period's start, else at its opening, else the list's."""
     opened = account.opened[1] if account.opened else {}
     plan = opened.get("plan")
     if plan:
@@ -114,26 +87,13 @@ def _terms_of_account(account: Account, period: str, prices: Prices, known: int)
     return Terms()
 
 
-def _plan_lines(
-    operator: str, charges: Iterable[Charge], grants: Iterable[Granted], prices: Prices, known: int
-) -> list[Raw]:
-    """By kind what periods charge, then what grants do; a discount stands behind what it is off."""
-    by_kind: dict[str, list[Raw]] = {kind: [] for kind in ORDER}
-    last = ""
-    for kind, exact, about in charge_lines(charges):
-        last = last if kind == "discount" else kind
-        by_kind[last].append(_line(kind, exact, about))
-    for kind, lines in _grant_lines(operator, grants, prices, known).items():
-        by_kind[kind] += lines
-    return [line for lines in by_kind.values() for line in lines]
-
-
 def _grant_lines(operator: str, grants: Iterable[Granted], prices: Prices, known: int) -> dict[str, list[Raw]]:
-    by_kind: dict[str, list[Raw]] = {kind: [] for kind in KINDS.values()}
+    """By kind, those of grants that no subscription ordered."""
+    by_kind: dict[str, list[Raw]] = {}
     for grant in sorted(grants, key=lambda g: (instant(g.at), g.position)):
         event = grant.event
         kind = KINDS.get(event["source"])
-        if kind is None:
+        if kind is None or event.get("subscription"):
             continue
         paid, plan, number = event.get("price_fen", 0), event.get("plan", ""), event.get("plan_version", 0)
         about = {"plan": plan, "plan_version": number}
@@ -141,10 +101,26 @@ def _grant_lines(operator: str, grants: Iterable[Granted], prices: Prices, known
         if kind == "plan_fee":
             version = prices.plan_version(operator, plan, number, known) if plan and number else None
             fen = paid if version is None else version.get("fee_fen", 0)
-        by_kind[kind].append({**LINE_DEFAULTS, **about, "kind": kind, "fen": fen, "amount": event["amount"]})
+        lines = by_kind.setdefault(kind, [])
+        lines.append(line_of(kind, fen, amount=event["amount"], **about))
         if kind == "plan_fee" and fen != paid:
-            by_kind[kind].append({**LINE_DEFAULTS, **about, "kind": "discount", "fen": paid - fen})
+            lines.append(line_of("discount", paid - fen, **about))
     return by_kind
+
+
+def _lines_as_you_go(own: Iterable[tuple[Usage, Sums]], late: Iterable[tuple[Usage, Sums]], terms: Terms) -> list[Raw]:
+    """Usage, and what the terms take off it or add to it."""
+    lines = _usage_lines("usage", own, terms.points_per_yuan) + _usage_lines("late_usage", late, terms.points_per_yuan)
+    exact = sum((_exact(line["charged"], terms.points_per_yuan) for line in lines), Fraction(0))
+    if terms.usage_discount_percent and exact > 0:
+        lines.append(line_of("discount", -exact * terms.usage_discount_percent / 100))
+    comes_to = sum(line["fen"] for line in lines)
+    if 0 < terms.cap_fen < comes_to:
+        lines.append(line_of("cap", terms.cap_fen - comes_to))
+        comes_to = terms.cap_fen
+    if terms.commitment_fen and comes_to < terms.commitment_fen:
+        lines.append(line_of("commitment", terms.commitment_fen - comes_to))
+    return lines
 
 
 def _usage_lines(kind: str, rows: Iterable[tuple[Usage, Sums]], points_per_yuan: int) -> list[Raw]:
@@ -154,24 +130,15 @@ def _usage_lines(kind: str, rows: Iterable[tuple[Usage, Sums]], points_per_yuan:
     lines = []
     for model, rate_card in sorted(by_model):
         used = by_model[model, rate_card]
-        exact = Fraction(used.charged * 100, points_per_yuan * 1000)
-        fen = rounded(exact)
-        rest = exact - fen
-        lines.append(
-            {
-                **LINE_DEFAULTS,
-                "kind": kind,
-                "fen": fen,
-                "model": model,
-                "rate_card": rate_card,
-                "calls": used.calls,
-                "usage": _by_class(used.tokens),
-                "amount": used.amount,
-                "charged": used.charged,
-                "residual": f"{rest.numerator}/{rest.denominator}",
-            }
-        )
+        counted = {"calls": used.calls, "usage": _by_class(used.tokens), "amount": used.amount, "charged": used.charged}
+        exact = _exact(used.charged, points_per_yuan)
+        lines.append(line_of(kind, exact, model=model, rate_card=rate_card, **counted))
     return lines
+
+
+def _exact(millipoints: int, points_per_yuan: int) -> Fraction:
+    """Fen."""
+    return Fraction(millipoints, 10 * points_per_yuan)
 
 
 def _wholesale_line(model: str, reference: str, tariff: Raw | None, sums: Sums) -> Raw:

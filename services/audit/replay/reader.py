@@ -53,7 +53,6 @@ class LogReader:
         self._fold = fold
         self._findings = findings
         self._progress = progress or (lambda _log, _done, _total: None)
-        self.last_recorded = ""  # when the last event was recorded
         self._versions: dict[str, int] = {}
         self._leaf_hash = leaf_hash_of(log)
 
@@ -107,7 +106,6 @@ class LogReader:
                 self.roots[self.tree.size] = self.tree.root()
             try:
                 event = decode(state)
-                self.last_recorded = event["recorded_at"]
                 self._fold(position, stream, topic, event)
             except (msgspec.DecodeError, LookupError, TypeError, ValueError, AttributeError) as error:
                 self._broken("event is not of its kind", position, stream, topic, repr(error))

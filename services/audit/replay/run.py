@@ -1,29 +1,30 @@
 """One audit, from the first event to the report: reads all logs, folds, compares, proves.
 
-The order of reading makes that nothing refers to what was not read: audit's log and billing's before quota's,
-whose head is taken first, then catalog's and routing's, to which quota's events refer.
+The order of reading makes that nothing refers to what was not read. Heads are taken in the order: quota's, billing's,
+catalog's and routing's; to what has a head earlier, later ones are read before.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from services.audit.replay.account import Account
+from services.audit.replay.account import EPOCH, Account
 from services.audit.replay.answers import Answers
 from services.audit.replay.billed import Billed
 from services.audit.replay.calendar import instant
 from services.audit.replay.calls import Calls
 from services.audit.replay.findings import Area, AuditReport, Findings
 from services.audit.replay.ledger import Ledger
-from services.audit.replay.prices import FOLLOWING_S, Prices, Raw
+from services.audit.replay.orders import Orders
+from services.audit.replay.prices import Prices, Raw
 from services.audit.replay.proofs import Proofs
 from services.audit.replay.reader import Caller, LogReader, Progress
 from services.audit.replay.sharding import is_of_quota, log_of, shard_of
-from services.audit.replay.usage import ENDINGS, Metered
+from services.audit.replay.subscriptions import Subscriptions
+from services.audit.replay.usage import Metered
 from shared.errors import MalformedCommand
 
 FOLLOW_WAIT_S = 30.0  # how long read models and audit may take to follow what was read
@@ -69,19 +70,26 @@ class _Audit:
         self.proofs = Proofs(client, verifier_keys, self.findings, seed)
         self.prices = Prices()
         self.quota_logs = self._quota_logs()
-        self.billed = Billed(period, self.findings, len(self.quota_logs))
+        self.orders = Orders(self.findings)
+        self.subscriptions = Subscriptions(self.prices, self.findings, self.orders.ordered)
+        self.billed = Billed(period, self.findings, self.subscriptions, len(self.quota_logs))
         self.calls = Calls(self.findings)
         self.answers = Answers(client, self.findings)
         self.readers: dict[str, LogReader] = {}
+        # Heads of quota's logs before billing's was read: up to there, billing has ordered what quota did; and when the
+        # last event up to there or of billing was recorded.
+        self._heads: dict[str, int] = {}
+        self._latest = ""
 
     def run(self, wait_s: float, calls_wait_s: float) -> AuditReport:
         audit = LogReader(self._client, "audit", self.proofs.apply, self.findings, self._progress)
         audit.read_on()
-        self.readers["billing"] = self._reader("billing", self.billed.apply)
-        self.readers["billing"].read_on()
-        self.metered = Metered(self._period, self.billed.cut_offs(), self.billed.settled())
         self.ledgers = [self._ledger(shard, log) for shard, log in enumerate(self.quota_logs)]
+        self._heads = {log: self.readers[log].head() for log in self.quota_logs}
         self.readers["catalog"] = self._reader("catalog", self.prices.apply)
+        self.readers["billing"] = self._reader("billing", self._of_billing)
+        self._read_billing()
+        self.metered = Metered(self._period, self.billed.cut_offs(), self.billed.settled())
         self.readers["routing"] = self._reader("routing", self.calls.apply)
         self._read_all_of_quota()
 
@@ -90,14 +98,17 @@ class _Audit:
         self._check_cut_offs()
         accounts = {stream: account for ledger in self.ledgers for stream, account in ledger.accounts.items()}
         self.billed.check_bills(accounts, self.metered, self.prices)
-        self._check_subscriptions()
+        self._check_subscriptions(accounts)
         self.billed.check_statements(self.metered, self.prices)
         billed_to = self.readers["billing"].position
         self.answers.check_bills(self.billed, billed_to)
         self.answers.check_statements(self.billed, billed_to)
         for log in ("catalog", *self.quota_logs, "routing", "billing"):
-            of_quota = log in self.quota_logs
-            read_on = partial(self._read_quota, self.quota_logs.index(log)) if of_quota else self.readers[log].read_on
+            read_on: Callable[[int], int] = self.readers[log].read_on
+            if log in self.quota_logs:
+                read_on = partial(self._read_quota, self.quota_logs.index(log))
+            elif log == "billing":
+                read_on = self._read_billing
             self.proofs.check(self.readers[log], read_on, wait_s)
         self._check_shards()
         for ledger in self.ledgers:
@@ -119,6 +130,25 @@ class _Audit:
         reader.wanted.update(self.proofs.signed.get(log, {}))
         return reader
 
+    def _read_billing(self, to: int | None = None) -> int:
+        """Billing's log, after the catalogue, to which it refers."""
+        billing = self.readers["billing"]
+        target = billing.head() if to is None else to
+        if target > billing.position:
+            self.readers["catalog"].read_on()
+            billing.read_on(target)
+        return billing.position
+
+    def _of_billing(self, position: int, stream: str, topic: str, event: Raw) -> None:
+        self._latest = max(self._latest, event["recorded_at"])
+        self.billed.apply(position, stream, topic, event)
+
+    def _check_subscriptions(self, accounts: Mapping[str, Account]) -> None:
+        latest = instant(self._latest) if self._latest else EPOCH
+        subscribers = {stream: a.opened[1].get("subscriber", "") for stream, a in accounts.items() if a.opened}
+        self.subscriptions.finish(latest, subscribers.get)
+        self.orders.finish(latest, self._heads, accounts)
+
     def _read_all_of_quota(self) -> None:
         for shard in range(len(self.quota_logs)):
             self._read_quota(shard)
@@ -134,9 +164,14 @@ class _Audit:
         return quota.position
 
     def _heard(self, shard: int, position: int, account: Account, topic: str, event: Raw) -> None:
+        log = self.quota_logs[shard]
+        if position <= self._heads[log]:
+            self._latest = max(self._latest, event["recorded_at"])
+        if topic in _OF_GRANTS:
+            self.orders.heard(position, account, topic, event, log)
         if topic in _METERED:
             self.metered.heard(position, account, topic, event, shard)
-            self.calls.heard(position, account, topic, event, self.quota_logs[shard])
+            self.calls.heard(position, account, topic, event, log)
 
     def _event(self, log: str, position: int) -> tuple[str, Raw]:
         _, stream, event = self.readers[log].event_at(position)
@@ -147,15 +182,6 @@ class _Audit:
             which = shard if len(self.quota_logs) > 1 else None
             read_on = partial(self._read_quota, shard)
             self.answers.check_balances(ledger, self.readers[log].position, read_on, wait_s, log, which)
-
-    def _check_subscriptions(self) -> None:
-        """What was ordered a minute before the last event read must be there; what quota has granted since billing's
-        log was read may have been ordered since."""
-        instants = [instant(reader.last_recorded) for reader in self.readers.values() if reader.last_recorded]
-        billing = self.readers["billing"].last_recorded
-        settled_before = max(instants, default=datetime.now(UTC)) - timedelta(seconds=FOLLOWING_S)
-        known_until = instant(billing) if billing else datetime.now(UTC)
-        self.billed.check_subscriptions(self.metered, self.prices, settled_before, known_until)
 
     def _check_shards(self) -> None:
         """Every account is in the log of its shard, and of no other; there is no shard that was not audited."""
@@ -218,4 +244,5 @@ class _Audit:
         )
 
 
-_METERED = {"quota.TokensDebited:1", "quota.DebitReversed:1", "quota.PointsGranted:1", *ENDINGS}
+_OF_GRANTS = {"quota.PointsGranted:1", "quota.GrantVoided:1", "quota.GrantExpired:1"}
+_METERED = {"quota.TokensDebited:1", "quota.DebitReversed:1", "quota.PointsGranted:1"}

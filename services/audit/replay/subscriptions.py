@@ -1,343 +1,263 @@
-"""Subscriptions checked from the auditor's side: each period is what the rules give, and was granted as ordered.
+"""Subscriptions as billing's log has them, and whether each event of theirs follows from those before it. Pure.
 
-It keeps its own state of every subscription from what was asked of it, and says of each period that was recorded
-whether it is due, where it lies and what it costs. Pure.
+Periods are computed again: where they begin and end, on which terms of which plan's version. The catalogue must have
+been read as far as these events refer to it. What quota made of them is judged in `orders`.
 """
 
 from __future__ import annotations
 
-from calendar import monthrange
 from collections.abc import Callable
-from datetime import date, datetime, timedelta
-from fractions import Fraction
+from datetime import datetime, timedelta
 from typing import Any
 
-from services.audit.replay.calendar import day_start, instant, period_and_day
-from services.audit.replay.charges import Charged, Period, exact_credit, exact_fee
-from services.audit.replay.prices import FOLLOWING_S, Prices, Raw, Version
-from services.audit.replay.rating import rounded
+from services.audit.replay import periods
+from services.audit.replay.calendar import instant
+from services.audit.replay.findings import Findings
+from services.audit.replay.prices import Prices, Raw, Version
+from services.audit.replay.subscription import Noted, Period, Subscription, Turn
 
-Say = Callable[[str, int, str, Any, Any], None]  # what, position, account, expected, found
+OVERDUE = timedelta(days=1)  # by which what is due by itself may be late, at the last event that was read
+DEFAULT_PRIORITY = 50  # of a plan that names none
 
-
-class Subscription:
-    """What was asked of one subscription so far."""
-
-    def __init__(self, event: Raw) -> None:
-        self.plan = event["plan"]
-        self.begins_at = instant(event["starts_at"])
-        self.anchor = _day(self.begins_at)
-        self.months = 0
-        self.number = 0
-        self.next: tuple[datetime, str] | None = None
-        self.paused_from: datetime | None = None
-        self.ended_from: datetime | None = None
-        self.ends: list[tuple[int, datetime]] = []  # of periods that stand, by number
-
-    @property
-    def due(self) -> datetime:
-        """When the next period begins, if one does."""
-        return max(self.begins_at, self.ends[-1][1]) if self.ends else self.begins_at
-
-    def asked(self, kind: str, event: Raw) -> None:
-        """A change, pause, resumption or end."""
-        at = instant(event["effective_at"])
-        if kind == "SubscriptionChanged":
-            self.next = (at, event["plan"])
-        elif kind == "SubscriptionPaused":
-            self.paused_from = at
-        elif kind == "SubscriptionEnded":
-            self.ended_from = at
-        elif kind == "SubscriptionResumed":
-            if self.paused_from is not None and self.paused_from <= at:
-                self.begins_at, self.anchor = at, _day(at)
-            self.paused_from = None
-
-    def begin(self, event: Raw) -> None:
-        """A period was begun."""
-        starts_at = instant(event["starts_at"])
-        if event["plan"] != self.plan:
-            self.plan, self.months = event["plan"], 0
-        if self.next is not None and self.next[0] <= starts_at:
-            self.next = None
-        self.months += 1
-        self.number = event["number"]
-        self.ends.append((event["number"], instant(event["ends_at"])))
-
-    def take_back(self, number: int) -> None:
-        """A period does not take place."""
-        if any(of == number for of, _ in self.ends):
-            self.ends = [each for each in self.ends if each[0] != number]
-            self.months = max(0, self.months - 1)
-
-    def cut(self, number: int, at: datetime) -> None:
-        """A period ended early."""
-        self.ends = [(of, at if of == number else end) for of, end in self.ends]
+Ordered = Callable[[str, Subscription, Period, Raw | None], None]
+"""Told of each period of an account, and of the event with which what was left of it rolled over."""
 
 
-class AccountSubscriptions:
-    """One account's, judged event by event."""
+class Subscriptions:
+    """All subscriptions, by `operator/account` and name. `accounts` has them in the order in which they were taken."""
 
-    def __init__(self, stream: str, say: Say) -> None:
-        self.stream = stream
-        self.charged = Charged()
-        self._by_name: dict[str, Subscription] = {}
-        self._say = say
-        self._periods: list[tuple[int, Raw, Subscription, int]] = []  # with the months on its plan before it
-        self._credits: list[tuple[int, Raw]] = []
-        self._rollovers: list[tuple[int, Raw]] = []
+    def __init__(self, prices: Prices, findings: Findings, ordered: Ordered) -> None:
+        self.accounts: dict[str, dict[str, Subscription]] = {}
+        self.trials: dict[str, Raw] = {}  # by stream: the trial's mark
+        self._prices = prices
+        self._findings = findings
+        self._ordered = ordered
+        self._handlers: dict[str, Callable[[int, str, Subscription, Raw], None]] = {
+            "billing.SubscriptionChanged:1": self._changed,
+            "billing.SubscriptionPaused:1": self._paused,
+            "billing.SubscriptionResumed:1": self._resumed,
+            "billing.SubscriptionEnded:1": self._ended,
+            "billing.PlanPeriodStarted:1": self._period_started,
+            "billing.PlanPeriodCancelled:1": self._period_cancelled,
+            "billing.PlanPeriodCut:1": self._period_cut,
+            "billing.PlanPeriodCredited:1": self._period_credited,
+            "billing.PointsRolledOver:1": self._rolled_over,
+        }
+        self.topics = {*self._handlers, "billing.SubscriptionStarted:1", "billing.TrialTaken:1"}
 
-    def apply(self, position: int, kind: str, event: Raw) -> None:
-        """Fold one event and judge what needs neither catalogue nor quota."""
-        self.charged.apply(position, kind, event)
+    def apply(self, position: int, stream: str, topic: str, event: Raw) -> None:
+        """Fold one event of a stream `subscriptions:…` or `trial:…`."""
         name = event["subscription"]
-        if kind == "SubscriptionStarted":
-            self._by_name[name] = Subscription(event)
+        if topic == "billing.TrialTaken:1":
+            if stream in self.trials:
+                self._wrong("trial is taken twice", position, stream, self.trials[stream]["subscription"], name)
+            self.trials.setdefault(stream, event)
             return
-        subscription = self._by_name.get(name)
+        account = stream.partition(":")[2]
+        taken = self.accounts.setdefault(account, {})
+        if topic == "billing.SubscriptionStarted:1":
+            if name in taken:
+                self._wrong("subscription is taken twice", position, account, "once", name)
+            taken[name] = Subscription(position, event)
+            return
+        subscription = taken.get(name)
         if subscription is None:
-            self._say("event of no subscription", position, self.stream, "a subscription", name)
-        elif kind == "PlanPeriodStarted":
-            self._begun(position, event, subscription)
-        elif kind == "PlanPeriodCancelled":
-            subscription.take_back(event["number"])
-        elif kind == "PlanPeriodCut":
-            subscription.cut(event["number"], instant(event["at"]))
-        elif kind == "PlanPeriodCredited":
-            self._credits.append((position, event))
-        elif kind == "PointsRolledOver":
-            self._rollovers.append((position, event))
+            self._wrong("event of no subscription", position, account, "SubscriptionStarted", name)
         else:
-            subscription.asked(kind, event)
+            self._handlers[topic](position, account, subscription, event)
 
-    def _begun(self, position: int, event: Raw, subscription: Subscription) -> None:
-        starts_at = instant(event["starts_at"])
-        self._expect("period's number", position, subscription.number + 1, event["number"])
-        self._expect("period's start", position, subscription.due, starts_at)
-        for what, bound in (("is paused", subscription.paused_from), ("has ended", subscription.ended_from)):
-            if bound is not None and starts_at >= bound:
-                self._say(f"period of a subscription that {what}", position, self.stream, "none", starts_at)
-        turned = subscription.next is not None and subscription.next[0] <= starts_at
-        plan = subscription.next[1] if turned and subscription.next is not None else subscription.plan
-        self._expect("period's plan", position, plan, event["plan"])
-        months = subscription.months if event["plan"] == subscription.plan else 0
-        anchor = subscription.anchor
-        subscription.begin(event)
-        self._periods.append((position, {**event, "_anchor": anchor}, subscription, months))
+    # -- what was asked for -------------------------------------------------------------------------
+    def _changed(self, position: int, _account: str, s: Subscription, e: Raw) -> None:
+        s.change(e["plan"], self._turned(position, s, e))
 
-    def _expect(self, what: str, position: int, expected: Any, found: Any) -> None:
-        if expected != found:
-            self._say(f"{what} is not what was computed", position, self.stream, expected, found)
+    def _paused(self, position: int, _account: str, s: Subscription, e: Raw) -> None:
+        s.paused_from = self._turned(position, s, e)
 
-    # -- against the catalogue ------------------------------------------------------------------------
-    def check_terms(self, operator: str, prices: Prices) -> None:
-        """Each period's terms and bounds by the version of its plan that was in force at its start."""
-        for position, event, _, months in self._periods:
-            version = self._version(operator, event, prices)
-            if version is None:
-                self._say("period of no plan in force", position, self.stream, "a plan", event["plan"])
-                continue
-            self._expect("period's plan version", position, version.number, event["plan_version"])
-            for what, expected, found in _unequal_terms(event, version.item, months):
-                self._expect(f"period's {what}", position, expected, found)
-        for position, event in self._credits:
-            of = self._period_of(event)
-            if of is not None:
-                self._expect("credit", position, rounded(exact_credit(of.event, event)), event["fen"])
+    def _resumed(self, position: int, _account: str, s: Subscription, e: Raw) -> None:
+        s.resume(self._turned(position, s, e))
 
-    def _period_of(self, event: Raw) -> Period | None:
-        return self.charged.periods.get((event["subscription"], event["number"]))
+    def _ended(self, position: int, account: str, s: Subscription, e: Raw) -> None:
+        if s.ended_from is not None:
+            self._wrong("subscription is ended twice", position, account, s.ended_from.isoformat(), e["effective_at"])
+        s.ended_from = self._turned(position, s, e)
 
-    @staticmethod
-    def _version(operator: str, event: Raw, prices: Prices) -> Version | None:
-        """The one in force at the start; a newer one counts when it was known a minute before."""
-        key, at = f"{operator}/{event['plan']}", instant(event["starts_at"])
-        recorded_at = instant(event["recorded_at"])
-        latest = prices.in_force("plan", key, at, known_at=recorded_at)
-        before = prices.in_force("plan", key, at, known_at=recorded_at - timedelta(seconds=FOLLOWING_S))
-        named = next((v for v in (latest, before) if v is not None and v.number == event["plan_version"]), None)
-        return named or latest
+    def _turned(self, position: int, s: Subscription, e: Raw) -> datetime:
+        """When it takes effect."""
+        effective_at = instant(e["effective_at"])
+        s.turns.append(Turn(position, instant(e["at"]), effective_at, e.get("at_once", False), s.begins_at))
+        return effective_at
 
-    # -- against quota ----------------------------------------------------------------------------------
-    def check_grants(
-        self,
-        granted: dict[str, list[tuple[int, Raw]]],
-        ended: dict[str, dict[str, int]],
-        settled_before: datetime,
-        known_until: datetime,
-    ) -> None:
-        """What was ordered was granted, once and as ordered, and nothing else in a subscription's name.
-
-        What was ordered after `settled_before` may still be on its way; what was granted after `known_until` may have
-        been ordered since.
-        """
-        ordered: dict[str, tuple[int, Raw, Raw]] = {}
-        for period in self.charged.periods.values():
-            if period.event.get("grant"):
-                expected = _grant_of(period.event)
-                ordered[period.event["grant"]] = (period.position, period.event, expected)
-                if not period.cancelled:
-                    self._granted(period.position, period.event, expected, granted, settled_before)
-        for position, event in self._rollovers:
-            of = self._period_of(event)
-            if of is None:
-                continue
-            following = self._following(event["subscription"], of, position)
-            self._check_rollover(position, event, of.event, following is not None, ended)
-            if event.get("grant"):
-                expected = _rollover_of(event, of.event)
-                ordered[event["grant"]] = (position, event, expected)
-                # With a period that quota grants nothing for, what would have rolled into it is not granted either.
-                if following is not None and not following.cancelled:
-                    self._granted(position, event, expected, granted, settled_before)
-        for position, event in self._credits:
-            of = self._period_of(event)
-            if of is not None and of.event.get("grant"):
-                left = sum(ended.get(of.event["grant"], {}).values())
-                self._expect("unused points", position, min(left, of.event.get("allowance", 0)), event["unused"])
-        for name, grants in granted.items():
-            if name not in ordered and instant(grants[0][1]["recorded_at"]) <= known_until:
-                self._say("grant that no subscription ordered", grants[0][0], self.stream, "none", name)
-            elif len(grants) > 1:
-                self._say("grant of a subscription twice", grants[1][0], self.stream, "once", name)
-
-    def _granted(
-        self,
-        position: int,
-        event: Raw,
-        expected: Raw,
-        granted: dict[str, list[tuple[int, Raw]]],
-        settled_before: datetime,
-    ) -> None:
-        found = granted.get(event["grant"])
-        if not found:
-            if instant(event["recorded_at"]) < settled_before:
-                self._say("points of a period were not granted", position, self.stream, event["grant"], "none")
-            return
+    # -- periods ------------------------------------------------------------------------------------
+    def _period_started(self, position: int, account: str, s: Subscription, e: Raw) -> None:
+        due, plan = s.next_start(), s.plan_from(instant(e["starts_at"]))
+        number = s.periods[-1].number + 1 if s.periods else 1
+        period = Period(position, e)
+        if due is None or due != period.starts_at:
+            found = due.isoformat() if due else "none: it is paused, or over"
+            self._wrong("period begins where none does", position, account, found, e["starts_at"])
+        found_terms = self._terms(position, account, s, plan, period)
+        expected = {"number": number, "plan": plan, **found_terms}
         for field, value in expected.items():
-            self._expect(f"granted {field}", found[0][0], value, _plain(found[0][1].get(field, _ABSENT.get(field))))
+            has = getattr(period, field)
+            if has != value:
+                self._wrong(f"{field} of the period is not what was computed", position, account, value, has)
+        s.periods.append(period)
+        self._ordered(account, s, period, None)
 
-    def _following(self, name: str, period: Period, known: int) -> Period | None:
-        """The period that follows another one, as known at a position."""
-        for (subscription, _), other in self.charged.periods.items():
-            gone = other.cancelled and other.cut is not None and other.cut[0] < known
-            if subscription == name and other.starts_at == period.ends_at and other.position <= known and not gone:
-                return other
-        return None
+    def _terms(self, position: int, account: str, s: Subscription, plan: str, period: Period) -> Raw:
+        """The fields of a period as its plan has them."""
+        key = f"{account.partition('/')[0]}/{plan}"
+        versions = self._prices.plans_known(key, period.starts_at, period.recorded_at)
+        if not versions:
+            self._wrong("plan of the period was not in force", position, account, "a published plan", plan)
+            return {}
+        version = next((v for v in versions if v.number == period.plan_version), versions[0])
+        return {"plan_version": version.number, **self._terms_of(version, s, plan, period)}
 
-    def _check_rollover(
-        self, position: int, event: Raw, period: Raw, follows: bool, ended: dict[str, dict[str, int]]
+    def _terms_of(self, version: Version, s: Subscription, plan: str, period: Period) -> Raw:
+        item = version.item
+        ends_at, part, whole = periods.bounds(item, s.anchor, period.starts_at)
+        phase, fee_fen, allowance = periods.terms(item, s.before(plan))
+        granted = periods.rounded(periods.share(allowance, part, whole))
+        discount = item.get("discount_percent", 0)
+        limited = granted and item.get("rollover", "none") == "limited"
+        return {
+            "source": periods.SOURCES.get(item["kind"], "plan"),
+            "phase": phase,
+            "ends_at": ends_at,
+            "part_days": part,
+            "whole_days": whole,
+            "fee_fen": fee_fen,
+            "discount_percent": discount,
+            "price_fen": periods.price(fee_fen, part, whole, discount),
+            "allowance": granted,
+            "grant": f"plan/{s.name}/{period.number}" if granted else "",
+            "scope": item.get("scope", {}),
+            "priority": item.get("priority", DEFAULT_PRIORITY),
+            "rollover_max": item.get("rollover_max", 0) if limited else 0,
+        }
+
+    def _period_cancelled(self, position: int, account: str, s: Subscription, e: Raw) -> None:
+        period = self._period(position, account, s, e)
+        if period is None:
+            return
+        if period.cut is not None:
+            self._wrong("period was cut before it was cancelled", position, account, "one of them", e["number"])
+        noted = Noted(position, instant(e["at"]), instant(e["recorded_at"]))
+        if not period.grant and noted.recorded_at > period.starts_at:
+            self._wrong(
+                "period is cancelled after its beginning", position, account, period.starts_at, e["recorded_at"]
+            )
+        if noted.at != period.starts_at:
+            self._wrong("period is cancelled for another instant", position, account, period.starts_at, e["at"])
+        period.cancelled = noted
+
+    def _period_cut(self, position: int, account: str, s: Subscription, e: Raw) -> None:
+        period = self._period(position, account, s, e)
+        if period is None:
+            return
+        at = instant(e["at"])
+        if period.cut is not None or not period.starts_at <= at < period.ends_at:
+            self._wrong("period is cut while it does not run", position, account, _span(period), e["at"])
+        if not any(turn.at_once and turn.effective_at == at for turn in s.turns):
+            self._wrong("period is cut and nobody asked for it", position, account, "a change at once", e["at"])
+        left = periods.days_left(at, period.ends_at)
+        if e["left_days"] != left:
+            self._wrong("left_days of the cut is not what was computed", position, account, left, e["left_days"])
+        if e.get("grant", "") != period.grant:
+            self._wrong("grant of the cut is another", position, account, period.grant, e.get("grant", ""))
+        period.cut = Noted(position, at, instant(e["recorded_at"]), left)
+
+    def _period_credited(self, position: int, account: str, s: Subscription, e: Raw) -> None:
+        period = self._period(position, account, s, e)
+        if period is None:
+            return
+        if period.cut is None or period.credited is not None:
+            what = "credit for a period that was not cut" if period.cut is None else "period is credited twice"
+            self._wrong(what, position, account, "one credit for a cut", e["number"])
+            return
+        left, unused = period.cut.number, e["unused"]
+        back = periods.given_back(period.price_fen, period.part_days, period.allowance, left, unused)
+        for field, expected in {"left_days": left, "fen": periods.rounded(back)}.items():
+            if e[field] != expected:
+                self._wrong(f"{field} of the credit is not what was computed", position, account, expected, e[field])
+        if instant(e["at"]) != period.cut.at:
+            self._wrong("credit is not of its cut's instant", position, account, period.cut.at, e["at"])
+        period.credited = Noted(position, instant(e["at"]), instant(e["recorded_at"]), unused)
+
+    def _rolled_over(self, position: int, account: str, s: Subscription, e: Raw) -> None:
+        period = self._period(position, account, s, e)
+        if period is None:
+            return
+        if period.rolled is not None or period.cut is not None or not period.rollover_max:
+            what = "points roll over twice" if period.rolled is not None else "points roll over that must not"
+            self._wrong(what, position, account, "none", e["number"])
+        following = s.following(period)
+        amount = min(e["unused"], period.rollover_max) if following is not None else 0
+        expected = {
+            "amount": amount,
+            "grant": f"plan/{s.name}/{period.number}/rollover" if amount else "",
+            "starts_at": period.ends_at,
+            "ends_at": following.ends_at if following is not None else period.ends_at,
+        }
+        found = {"grant": "", **e, "starts_at": instant(e["starts_at"]), "ends_at": instant(e["ends_at"])}
+        for field, value in expected.items():
+            if found[field] != value:
+                self._wrong(f"{field} of what rolls over is not what was computed", position, account, value, e[field])
+        period.rolled = Noted(position, instant(e["at"]), instant(e["recorded_at"]), e["unused"])
+        if e.get("grant"):
+            self._ordered(account, s, period, e)
+
+    def _period(self, position: int, account: str, s: Subscription, e: Raw) -> Period | None:
+        period = s.period(e["number"])
+        if period is None or period.cancelled is not None:
+            self._wrong("event of no period", position, account, "a period that takes place", f"{s.name}/{e['number']}")
+            return None
+        return period
+
+    # -- at the end -----------------------------------------------------------------------------------
+    def finish(self, latest: datetime, subscribers: Callable[[str], str | None]) -> None:
+        """What can only be said when everything is folded, up to an event recorded at `latest`. `subscribers`: whom an
+        account is of, by its name; None where there is no such account."""
+        trials: dict[str, str] = {}
+        for account, taken in self.accounts.items():
+            for s in taken.values():
+                due = s.next_start()
+                if due is not None and due < latest - OVERDUE:
+                    self._wrong("period is missing", 0, account, due.isoformat(), f"{s.name}: none")
+                for turn in s.turns:
+                    self._check_turn(account, s, turn)
+                for period in s.periods:
+                    if period.source == "trial" and period.cancelled is None:
+                        self._check_trial(account, s, period, subscribers(account), trials)
+
+    def _check_turn(self, account: str, s: Subscription, turn: Turn) -> None:
+        """What was asked for takes effect when it may, and ends the period that runs then if it holds at once."""
+        at = turn.effective_at
+        if turn.at_once and any(p.cancelled is None and p.starts_at < at < p.over_at for p in s.periods):
+            self._wrong("period was not cut", turn.position, account, at.isoformat(), f"{s.name} goes on")
+        may = s.may_turn(turn)
+        if at not in may:
+            expected = sorted(each.isoformat() for each in may)
+            self._wrong("change takes effect at another time", turn.position, account, expected, at.isoformat())
+
+    def _check_trial(
+        self, account: str, s: Subscription, period: Period, subscriber: str | None, trials: dict[str, str]
     ) -> None:
-        left = sum(ended.get(period.get("grant", ""), {}).values())
-        self._expect("points left at the period's end", position, left, event["unused"])
-        most = min(event["unused"], period.get("rollover_max", 0)) if follows else 0
-        self._expect("points rolled over", position, most, event["amount"])
+        """Each subscriber has one trial of a plan, and it is marked as taken."""
+        operator, _, name = account.partition("/")
+        who = f"subscriber:{subscriber}" if subscriber else f"account:{name}"
+        stream = f"trial:{operator}/{period.plan}/{who}"
+        mark = self.trials.get(stream)
+        if mark is None or (mark["account"], mark["subscription"]) != (name, s.name):
+            self._wrong("trial is not marked as taken", period.position, account, stream, mark)
+        if stream in trials:
+            self._wrong("trial is taken twice", period.position, account, trials[stream], f"{account}: {s.name}")
+        trials[stream] = f"{account}: {s.name}"
+
+    def _wrong(self, what: str, position: int, account: str, expected: Any, found: Any) -> None:
+        self._findings.add("bills", what, "billing", position, account, expected, found)
 
 
-# --- what a period must be --------------------------------------------------------------------------
-def _unequal_terms(event: Raw, plan: Raw, months: int) -> list[tuple[str, Any, Any]]:
-    fee, allowance, phase = _phase(plan, months)
-    kind = plan["kind"]
-    first = _day(instant(event["starts_at"]))
-    after, whole = _bounds(plan, event["_anchor"], first)
-    part = (after - first).days
-    granted = rounded(Fraction(allowance * part, whole))
-    percent = plan.get("discount_percent", 0)
-    expected = {
-        "source": kind if kind in ("bundle", "trial") else "plan",
-        "phase": phase,
-        "ends_at": day_start(after.isoformat()),
-        "part_days": part,
-        "whole_days": whole,
-        "fee_fen": fee,
-        "discount_percent": percent,
-        "allowance": granted,
-        "scope": plan.get("scope", {}),
-        "priority": plan.get("priority", 50),
-        "rollover_max": plan.get("rollover_max", 0) if granted and plan.get("rollover") == "limited" else 0,
-    }
-    known = {**_ABSENT, **event}
-    found = {name: known[name] for name in expected} | {"ends_at": instant(event["ends_at"])}
-    price = rounded(exact_fee(known)) + rounded(-exact_fee(known) * known["discount_percent"] / 100)
-    pairs = [(name, expected[name], found[name]) for name in expected] + [("price_fen", price, known["price_fen"])]
-    return [each for each in pairs if each[1] != each[2]]
-
-
-_ABSENT: Raw = {
-    "source": "plan",
-    "phase": 0,
-    "fee_fen": 0,
-    "discount_percent": 0,
-    "price_fen": 0,
-    "allowance": 0,
-    "grant": "",
-    "scope": {},
-    "priority": 50,
-    "rollover_max": 0,
-}
-
-
-def _phase(plan: Raw, months: int) -> tuple[int, int, int]:
-    """Fee, allowance and number of the phase after so many months on the plan."""
-    for number, phase in enumerate(plan.get("phases", ()), start=1):
-        if months < phase["months"]:
-            return phase.get("fee_fen", 0), phase.get("allowance", 0), number
-        months -= phase["months"]
-    return plan.get("fee_fen", 0), plan.get("allowance", 0), 0
-
-
-def _bounds(plan: Raw, anchor: date, first: date) -> tuple[date, int]:
-    """The day after a period that begins on `first`, and the days of its whole cycle."""
-    if plan["kind"] == "trial":
-        days = plan["trial_days"]
-        return first + timedelta(days=days), days
-    if plan.get("cycle", "calendar") == "calendar":
-        begin = first.replace(day=1)
-        after = _months_on(begin, 1)
-        return after, (after - begin).days
-    turns = [_months_on(anchor, n) for n in range((first.year - anchor.year) * 12 + first.month - anchor.month + 2)]
-    begin = max(turn for turn in turns if turn <= first)
-    after = turns[turns.index(begin) + 1] if begin != turns[-1] else _months_on(anchor, len(turns))
-    return after, (after - begin).days
-
-
-def _months_on(day: date, months: int) -> date:
-    month = day.month - 1 + months
-    year, month = day.year + month // 12, month % 12 + 1
-    return day.replace(year=year, month=month, day=min(day.day, monthrange(year, month)[1]))
-
-
-def _day(at: datetime) -> date:
-    return date.fromisoformat(period_and_day(at.isoformat())[1])
-
-
-def _grant_of(started: Raw) -> Raw:
-    known = {**_ABSENT, **started}
-    return {
-        "amount": known["allowance"],
-        "source": known["source"],
-        "price_fen": known["price_fen"],
-        "scope": known["scope"],
-        "effective_at": instant(known["starts_at"]),
-        "expires_at": instant(known["ends_at"]),
-        "plan": known["plan"],
-        "plan_version": known["plan_version"],
-        "subscription": known["subscription"],
-    }
-
-
-def _rollover_of(event: Raw, started: Raw) -> Raw:
-    return _grant_of(started) | {
-        "amount": event["amount"],
-        "source": "rollover",
-        "price_fen": 0,
-        "effective_at": instant(event["starts_at"]),
-        "expires_at": instant(event["ends_at"]),
-    }
-
-
-def _plain(value: Any) -> Any:
-    """An instant where the text is one."""
-    if isinstance(value, str) and value[4:5] == "-" and "T" in value:
-        return instant(value)
-    return value
+def _span(period: Period) -> str:
+    return f"{period.starts_at.isoformat()} to {period.over_at.isoformat()}"

@@ -15,8 +15,6 @@ from services.audit.replay.calendar import period_and_day
 from services.audit.replay.prices import CLASSES, Raw
 
 CREDIT = "credit"
-PLAN_GRANTS = "plan/"
-ENDINGS = ("quota.GrantVoided:1", "quota.GrantExpired:1")
 
 
 class Sums:
@@ -74,9 +72,6 @@ class Metered:
         self._cut_offs = cut_offs
         self._settled = settled
         self.grants: dict[str, list[Granted]] = {}
-        # Of an account, by name: grants that subscriptions ordered, and how much was left at their ends, by kind.
-        self.ordered: dict[str, dict[str, list[tuple[int, Raw]]]] = {}
-        self.ended: dict[str, dict[str, dict[str, int]]] = {}
         self.usage: dict[str, dict[Usage, Sums]] = {}
         self.wholesale: dict[tuple[str, str], dict[tuple[str, str], Sums]] = {}
         # Of a pair, by log of quota: its first debit in the period.
@@ -91,13 +86,6 @@ class Metered:
             if row is not None:
                 row.amount -= event["amount"]
                 row.charged -= _unpaid(event)
-        elif topic in ENDINGS:
-            if event["grant"].startswith(PLAN_GRANTS):
-                ended = self.ended.setdefault(account.stream, {}).setdefault(event["grant"], {})
-                ended[topic] = ended.get(topic, 0) + event["amount"]
-        elif event.get("subscription"):
-            ordered = self.ordered.setdefault(account.stream, {})
-            ordered.setdefault(event["request_id"], []).append((position, event))
         elif topic == "quota.PointsGranted:1":
             section = self._section(position, account)
             period = period_and_day(event["at"])[0]
