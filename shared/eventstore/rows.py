@@ -11,23 +11,37 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from shared.eventstore.arrays import packed_array
+
 AT_ONCE = 1000  # rows: some milliseconds in which nobody else has a turn
 Changes = Callable[[Any], Mapping[str, Any]]  # from the row that was not inserted to what becomes of the one there
 
 
 def upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], changes: Changes) -> None:
     """Insert rows, no two with the same key, all with the same columns; where a key is there, make these changes."""
-    if not rows:
-        return
+    if rows:
+        upsert_columns(connection, table, _columns(rows), changes)
+
+
+def upsert_columns(
+    connection: sa.Connection, table: sa.Table, columns: Mapping[str, Sequence[Any]], changes: Changes
+) -> None:
+    """As `upsert`, of rows given by the column: all of the same length."""
+    names = list(columns)
     on_postgresql = connection.dialect.name == "postgresql"
     insert: Any = (postgresql if on_postgresql else sqlite).insert(table)
     changed = dict(changes(insert.excluded))
     if on_postgresql:
-        insert = insert.from_select(list(rows[0]), sa.select(*_arrays(table, list(rows[0]))))
+        insert = insert.from_select(names, sa.select(*_arrays(table, names)))
     statement = insert.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=changed)
-    for start in range(0, len(rows), AT_ONCE):
-        part = rows[start : start + AT_ONCE]
-        connection.execute(statement, _columns(part) if on_postgresql else part)
+    for start in range(0, len(columns[names[0]]), AT_ONCE):
+        part = {name: values[start : start + AT_ONCE] for name, values in columns.items()}
+        if on_postgresql:
+            connection.execute(statement, part)
+        else:
+            connection.execute(
+                statement, [dict(zip(names, row, strict=True)) for row in zip(*part.values(), strict=True)]
+            )
 
 
 def delete(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -45,7 +59,7 @@ def delete(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[st
 
 def _arrays(table: sa.Table, names: Sequence[str]) -> list[Any]:
     """One array a column: a row at a time, a driver waits for the network two or three times for each."""
-    return [sa.func.unnest(sa.bindparam(name, type_=postgresql.ARRAY(table.c[name].type))) for name in names]
+    return [sa.func.unnest(sa.bindparam(name, type_=packed_array(table.c[name].type))) for name in names]
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
