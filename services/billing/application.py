@@ -6,6 +6,7 @@ It knows nothing of nameko. What is issued is an event; all tables are read mode
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from time import sleep
 from typing import Any
 
 import msgspec
@@ -36,6 +37,8 @@ from shared.eventstore.projection import Projector
 from shared.eventstore.writer import Writer
 from shared.sharding import log_of
 
+SQLITE_AT_ONCE = 20_000  # events of quota: while they are written nobody else in the process has a turn
+
 
 class BillingApplication(RoomApplication):
     """Billing's database, its log, and what it follows."""
@@ -56,7 +59,11 @@ class BillingApplication(RoomApplication):
         if not page:
             return projector.position()
         self.books.catch_up()  # what is billed already decides where late usage goes
-        return projector.apply(page)
+        at_once = len(page) if self.engine.dialect.name == "postgresql" else SQLITE_AT_ONCE
+        for start in range(0, len(page), at_once):
+            position = projector.apply(page[start : start + at_once])
+            sleep(0)
+        return position
 
     def follow_catalog(self, page: Sequence[LoggedEvent | Mapping[str, Any]]) -> int:
         """Take a page of the catalog's log; the position then reached."""
