@@ -6,7 +6,6 @@ It knows nothing of nameko. What is issued is an event; all tables are read mode
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from time import sleep
 from typing import Any
 
 import msgspec
@@ -22,7 +21,7 @@ from services.billing.domain.rating import Account, rate
 from services.billing.domain.settlement import settlement
 from services.billing.page import render_bill
 from services.billing.schemas import BillOf, BillPage, Bills, ChargeFile, Settlement, Statements, UsageOf
-from services.billing.usage import UsageProjection, projection_name
+from services.billing.usage import UsageProjection, apply_page, projection_name
 from shared.catalogue.copy import CatalogueCopy
 from shared.clock import Clock, system_clock
 from shared.config import Settings
@@ -36,8 +35,6 @@ from shared.eventstore.log import LoggedEvent
 from shared.eventstore.projection import Projector
 from shared.eventstore.writer import Writer
 from shared.sharding import log_of
-
-SQLITE_AT_ONCE = 20_000  # events of quota: while they are written nobody else in the process has a turn
 
 
 class BillingApplication(RoomApplication):
@@ -59,11 +56,7 @@ class BillingApplication(RoomApplication):
         if not page:
             return projector.position()
         self.books.catch_up()  # what is billed already decides where late usage goes
-        at_once = len(page) if self.engine.dialect.name == "postgresql" else SQLITE_AT_ONCE
-        for start in range(0, len(page), at_once):
-            position = projector.apply(page[start : start + at_once])
-            sleep(0)
-        return position
+        return apply_page(projector, page)
 
     def follow_catalog(self, page: Sequence[LoggedEvent | Mapping[str, Any]]) -> int:
         """Take a page of the catalog's log; the position then reached."""
