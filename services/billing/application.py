@@ -21,7 +21,7 @@ from services.billing.domain.rating import Account, rate
 from services.billing.domain.settlement import settlement
 from services.billing.page import render_bill
 from services.billing.schemas import BillOf, BillPage, Bills, ChargeFile, Settlement, Statements, UsageOf
-from services.billing.usage import UsageProjection, apply_page, projection_name
+from services.billing.usage import UsageProjection, projection_name
 from shared.catalogue.copy import CatalogueCopy
 from shared.clock import Clock, system_clock
 from shared.config import Settings
@@ -56,7 +56,7 @@ class BillingApplication(RoomApplication):
         if not page:
             return projector.position()
         self.books.catch_up()  # what is billed already decides where late usage goes
-        return apply_page(projector, page)
+        return projector.apply(page)
 
     def follow_catalog(self, page: Sequence[LoggedEvent | Mapping[str, Any]]) -> int:
         """Take a page of the catalog's log; the position then reached."""

@@ -5,7 +5,7 @@ A page is folded in memory and written once per row. What the sums mean is in `d
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain
 from operator import attrgetter, itemgetter
@@ -20,10 +20,8 @@ from services.billing.tables import add_up, add_up_columns
 from shared.clock import period_of
 from shared.contracts import quota as q
 from shared.eventstore.log import LoggedEvent
-from shared.eventstore.projection import Projector
 from shared.sharding import shard_named
 
-SQLITE_AT_ONCE = 20_000  # events: while they are written nobody else in the process has a turn
 FOLDED = 1000  # events, before others get their turn
 SUMMED = ("calls", *t.TOKENS, "amount")
 
@@ -60,16 +58,6 @@ class UsageProjection:
             for (o, p), at in sorted(folded.on_time.items())
         )
         add_up(connection, t.periods, on_time, take=("on_time",))
-
-
-def apply_page(projector: Projector, page: Sequence[LoggedEvent | Mapping[str, Any]]) -> int:
-    """As `projector.apply`, on SQLite in parts; the position then reached."""
-    at_once = len(page) if projector.engine.dialect.name == "postgresql" else SQLITE_AT_ONCE
-    position = 0
-    for start in range(0, len(page), at_once):
-        position = projector.apply(page[start : start + at_once])
-        sleep(0)
-    return position
 
 
 def _in_turns(page: Sequence[LoggedEvent]) -> Iterator[LoggedEvent]:

@@ -47,13 +47,14 @@ def _execute_each(
     connection: sa.Connection, statement: Any, table: sa.Table, part: Mapping[str, Sequence[Any]]
 ) -> None:
     names = list(part)
-    if all(isinstance(table.c[name].type, TAKEN_AS_THEY_ARE) for name in names):
-        # What SQLAlchemy does with each row's parameters costs as much as SQLite's work on it.
-        compiled = statement.compile(dialect=connection.dialect, column_keys=names)
-        rows = list(zip(*(part[name] for name in compiled.positiontup), strict=True))
-        connection.exec_driver_sql(str(compiled), rows)
-    else:
+    if not all(isinstance(table.c[name].type, TAKEN_AS_THEY_ARE) for name in names):
         connection.execute(statement, [dict(zip(names, row, strict=True)) for row in zip(*part.values(), strict=True)])
+        return
+    # What SQLAlchemy does with each row's parameters costs as much as SQLite's work on it.
+    compiled = statement.compile(dialect=connection.dialect, column_keys=names)
+    count = len(part[names[0]])
+    values = (part[name] if name in part else [compiled.params[name]] * count for name in compiled.positiontup)
+    connection.exec_driver_sql(str(compiled), list(zip(*values, strict=True)))
 
 
 def delete(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
