@@ -21,6 +21,7 @@ from services.billing.domain.rating import Account, Granted, Used
 from services.billing.domain.settlement import Served
 from shared.clock import period_bounds
 from shared.contracts.billing import TokenSums
+from shared.eventstore.rows import among
 from shared.eventstore.schema import POSITIONS
 
 _SUMS = tuple(sa.func.sum(t.usage.c[name]).label(name) for name in ("calls", *t.TOKENS, "amount", "charged"))
@@ -143,7 +144,7 @@ def _carried(connection: sa.Connection, operator: str, period: str, accounts: li
     by_account: dict[str, list[Earlier]] = defaultdict(list)
     for name, *bill in connection.execute(
         sa.select(c.account, c.period, c.quota_position, c.position).where(
-            c.operator == operator, c.account.in_(accounts)
+            c.operator == operator, among(connection, c.account, accounts)
         )
     ):
         by_account[name].append(Earlier(*bill))
@@ -158,7 +159,10 @@ def _read_grants(
     columns = (c.at_us, c.position, c.source, c.amount, c.price_fen, c.plan, c.plan_version)
     for name, of, *grant in connection.execute(
         sa.select(c.account, c.period, *columns).where(
-            c.operator == operator, c.account.in_(list(found)), c.period <= period, c.position <= quota_position
+            c.operator == operator,
+            among(connection, c.account, list(found)),
+            c.period <= period,
+            c.position <= quota_position,
         )
     ):
         granted = Granted(*grant)
@@ -174,7 +178,12 @@ def _read_usage(
     key = (c.account, c.model, c.rate_card)
     for row in connection.execute(
         sa.select(*key, sa.func.max(c.trace).label("trace"), *_SUMS)
-        .where(c.operator == operator, c.account.in_(list(found)), c.period == period, c.segment <= quota_position)
+        .where(
+            c.operator == operator,
+            among(connection, c.account, list(found)),
+            c.period == period,
+            c.segment <= quota_position,
+        )
         .group_by(*key)
     ):
         into = found[row.account]
@@ -194,7 +203,7 @@ def _read_late(
             # Written so that the index of late rows is what both databases search by; the primary key would lead
             # SQLite through all of an account's past. The periods are chosen below for the same reason.
             c.operator.concat("") == operator,
-            c.account.in_(list(marks)),
+            among(connection, c.account, list(marks)),
             sa.literal_column("usage.segment > 0"),
             c.segment > least,
             c.segment <= quota_position,

@@ -20,6 +20,7 @@ from services.billing.tables import add_up, add_up_columns
 from shared.clock import period_of
 from shared.contracts import quota as q
 from shared.eventstore.log import LoggedEvent
+from shared.eventstore.rows import insert
 from shared.sharding import shard_named
 
 FOLDED = 1000  # events, before others get their turn
@@ -94,8 +95,7 @@ def _write_accounts(connection: sa.Connection, shard: int, folded: Metering) -> 
         }
         for heard, event in folded.opened
     ]
-    if rows:
-        connection.execute(sa.insert(t.accounts), rows)
+    insert(connection, t.accounts, rows)
     for column, values in (("credit_limit", folded.limits), ("closed", folded.closed)):
         if values:
             connection.execute(
@@ -123,8 +123,7 @@ def _write_grants(connection: sa.Connection, folded: Metering) -> None:
         }
         for heard, event in folded.granted
     ]
-    if rows:
-        connection.execute(sa.insert(t.grants), rows)
+    insert(connection, t.grants, rows)
 
 
 def _write_endings(connection: sa.Connection, folded: Metering) -> None:
@@ -140,8 +139,7 @@ def _write_endings(connection: sa.Connection, folded: Metering) -> None:
         }
         for heard, event in folded.ended
     ]
-    if rows:
-        connection.execute(sa.insert(t.endings), rows)
+    insert(connection, t.endings, rows)
 
 
 def _write_usage(connection: sa.Connection, folded: Metering) -> None:

@@ -18,6 +18,22 @@ TAKEN_AS_THEY_ARE = (sa.Text, sa.BigInteger, sa.Boolean)  # by SQLite's driver
 Changes = Callable[[Any], Mapping[str, Any]]  # from the row that was not inserted to what becomes of the one there
 
 
+def insert(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows, all with the same columns. Raises IntegrityError if a key is there."""
+    if rows and connection.dialect.name == "postgresql":
+        names = list(rows[0])
+        connection.execute(sa.insert(table).from_select(names, sa.select(*_arrays(table, names))), _columns(rows))
+    elif rows:
+        connection.execute(sa.insert(table), rows)
+
+
+def among(connection: sa.Connection, column: sa.Column[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
+    """`column` is one of `values`: on PostgreSQL one parameter, as each of hundreds costs the driver 20 us."""
+    if connection.dialect.name != "postgresql":
+        return column.in_(values)
+    return column == sa.any_(sa.bindparam(None, values, type_=packed_array(column.type), unique=True))
+
+
 def upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], changes: Changes) -> None:
     """Insert rows, no two with the same key, all with the same columns; where a key is there, make these changes."""
     if rows:
