@@ -144,7 +144,7 @@ def _carried(connection: sa.Connection, operator: str, period: str, accounts: li
     by_account: dict[str, list[Earlier]] = defaultdict(list)
     for name, *bill in connection.execute(
         sa.select(c.account, c.period, c.quota_position, c.position).where(
-            c.operator == operator, among(connection, c.account, accounts)
+            c.operator == operator, c.account.in_(accounts)
         )
     ):
         by_account[name].append(Earlier(*bill))
@@ -159,10 +159,7 @@ def _read_grants(
     columns = (c.at_us, c.position, c.source, c.amount, c.price_fen, c.plan, c.plan_version)
     for name, of, *grant in connection.execute(
         sa.select(c.account, c.period, *columns).where(
-            c.operator == operator,
-            among(connection, c.account, list(found)),
-            c.period <= period,
-            c.position <= quota_position,
+            c.operator == operator, c.account.in_(list(found)), c.period <= period, c.position <= quota_position
         )
     ):
         granted = Granted(*grant)

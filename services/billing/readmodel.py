@@ -12,7 +12,6 @@ from services.billing.domain.canonical import canonical_json
 from services.billing.tables import add_up
 from shared.contracts import billing as b
 from shared.eventstore.log import LoggedEvent
-from shared.eventstore.rows import insert
 from shared.sharding import shard_named
 
 
@@ -38,7 +37,7 @@ class BooksProjection:
             elif isinstance(event, b.StatementIssued):
                 connection.execute(sa.insert(t.statements).values(_statement(logged, event)))
         if issued:
-            insert(connection, t.bills, issued)
+            connection.execute(sa.insert(t.bills), issued)
             rows = (
                 {"operator": o, "period": p, "shard": shard, "on_time": 0, "closed": True}
                 for o, p, shard in sorted(closed)

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from services.billing import reading
 from services.billing import tables as t
 from services.billing.cutoff import check_followed, malformed
-from services.billing.domain.canonical import sealed
+from services.billing.domain.canonical import settled, sha256_of
 from services.billing.domain.rating import rate
 from services.billing.domain.settlement import Served, statement
 from shared import telemetry
@@ -72,8 +72,8 @@ class BillRun:
                 usage=found.usage,
                 late=found.late,
             )
-            bill, sha256 = sealed(rated)
-            event = b.BillIssued(at=at, recorded_at=now, bill=bill, bill_sha256=sha256)
+            bill = settled(rated)
+            event = b.BillIssued(at=at, recorded_at=now, bill=bill, bill_sha256=sha256_of(bill))
             events.append(NewEvent(f"bill:{number}", 1, event, f"bill:{bill.operator}/{bill.account}/{period}"))
         self.issued = len(events)
         return events
@@ -109,8 +109,8 @@ class StatementRun:
         period = self.command.period
         events = []
         for (home, serving), served in self.served.items():
-            made, sha256 = sealed(statement(home, serving, period, self.cut_offs, served, catalogue))
-            event = b.StatementIssued(at=at, recorded_at=now, statement=made, statement_sha256=sha256)
+            made = settled(statement(home, serving, period, self.cut_offs, served, catalogue))
+            event = b.StatementIssued(at=at, recorded_at=now, statement=made, statement_sha256=sha256_of(made))
             stream = f"statement:{home}/{serving}/{period}"
             events.append(NewEvent(stream, 1, event, stream))
         self.issued = len(events)
