@@ -5,6 +5,7 @@ All instants are timezone-aware and in UTC. A carrier's day and month are those 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -42,6 +43,7 @@ def period_of(at: datetime) -> str:
     return at.astimezone(SHANGHAI).strftime("%Y-%m")
 
 
+@functools.lru_cache(maxsize=1024)
 def period_bounds(period: str) -> tuple[datetime, datetime]:
     """First instant of a period and first instant after it, in UTC.
 

@@ -24,6 +24,7 @@ from services.billing.earlier import Left, left_by_bills
 from services.billing.readmodel import BOOKS
 from shared.clock import period_bounds
 from shared.contracts.billing import TokenSums
+from shared.eventstore.rows import among
 from shared.eventstore.schema import POSITIONS
 
 _SUMS = tuple(sa.func.sum(t.usage.c[name]).label(name) for name in ("calls", *t.TOKENS, "amount", "charged"))
@@ -204,7 +205,12 @@ def _read_usage(
     key = (c.account, c.model, c.rate_card)
     for row in connection.execute(
         sa.select(*key, sa.func.max(c.trace).label("trace"), *_SUMS)
-        .where(c.operator == operator, c.account.in_(list(found)), c.period == period, c.segment <= quota_position)
+        .where(
+            c.operator == operator,
+            among(connection, c.account, list(found)),
+            c.period == period,
+            c.segment <= quota_position,
+        )
         .group_by(*key)
     ):
         into = found[row.account]
@@ -224,7 +230,7 @@ def _read_late(
             # Written so that the index of late rows is what both databases search by; the primary key would lead
             # SQLite through all of an account's past. The periods are chosen below for the same reason.
             c.operator.concat("") == operator,
-            c.account.in_(list(marks)),
+            among(connection, c.account, list(marks)),
             sa.literal_column("usage.segment > 0"),
             c.segment > least,
             c.segment <= quota_position,

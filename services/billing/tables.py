@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from shared.eventstore.rows import upsert
+from shared.eventstore.rows import Changes, upsert, upsert_columns
 
 meta = sa.MetaData()
 TOKENS = ("input", "cached_input", "cache_write", "output")
@@ -98,7 +98,17 @@ def add_up(
     take: Sequence[str] = (),
 ) -> None:
     """Insert rows, or add and take over columns where the key is there. A trace stays if no newer one came."""
+    upsert(connection, table, list(rows), _changes(table, add, take))
 
+
+def add_up_columns(
+    connection: sa.Connection, table: sa.Table, columns: Mapping[str, Sequence[Any]], add: Sequence[str] = ()
+) -> None:
+    """As `add_up`, of rows given by the column."""
+    upsert_columns(connection, table, columns, _changes(table, add, ()))
+
+
+def _changes(table: sa.Table, add: Sequence[str], take: Sequence[str]) -> Changes:
     def changes(excluded: Any) -> dict[str, Any]:
         changed = {name: table.c[name] + excluded[name] for name in add}
         changed |= {name: excluded[name] for name in take}
@@ -106,4 +116,4 @@ def add_up(
             changed["trace"] = sa.func.coalesce(excluded.trace, table.c.trace)
         return changed
 
-    upsert(connection, table, list(rows), changes)
+    return changes

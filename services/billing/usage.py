@@ -5,33 +5,25 @@ A page is folded in memory and written once per row. What the sums mean is in `d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import chain
+from operator import attrgetter, itemgetter
+from time import sleep
 from typing import Any
 
 import sqlalchemy as sa
 
 from services.billing import tables as t
-from services.billing.domain.metering import Heard, Metering, Sums, fold, microseconds, periods
-from services.billing.tables import add_up
+from services.billing.domain.metering import Metering, Sums, UsageKey, WholesaleKey, fold_log, microseconds
+from services.billing.tables import add_up, add_up_columns
 from shared.clock import period_of
 from shared.contracts import quota as q
 from shared.eventstore.log import LoggedEvent
+from shared.eventstore.rows import insert
 from shared.sharding import shard_named
 
-# By name, not by version: a version that nobody here can decode must stop the follower, not be skipped.
-HEARD = {
-    cls.TOPIC.rpartition(":")[0]
-    for cls in (
-        q.AccountOpened,
-        q.CreditLimitSet,
-        q.AccountClosed,
-        q.PointsGranted,
-        q.GrantVoided,
-        q.GrantExpired,
-        q.TokensDebited,
-        q.DebitReversed,
-    )
-}
+FOLDED = 1000  # events, before others get their turn
 SUMMED = ("calls", *t.TOKENS, "amount")
 
 
@@ -52,14 +44,14 @@ class UsageProjection:
 
     def apply(self, connection: sa.Connection, page: Sequence[LoggedEvent]) -> None:
         shard = self._shard
-        events = [_heard(logged) for logged in page if logged.topic.rpartition(":")[0] in HEARD]
-        folded = fold(events, _closed(connection, shard, periods(events)))
+        # Commands do not wait for us. But in SQLite we hold the lock that they need.
+        turns = connection.dialect.name == "postgresql"
+        folded = fold_log(_in_turns(page) if turns else page, partial(_closed, connection, shard))
         _write_accounts(connection, shard, folded)
         _write_grants(connection, folded)
         _write_endings(connection, folded)
-        add = (*SUMMED, "charged")
-        add_up(connection, t.usage, (_row(key, row, (*add, "trace")) for key, row in folded.usage.items()), add)
-        wholesale = (_row(key, row, SUMMED) | {"shard": shard} for key, row in folded.wholesale.items())
+        _write_usage(connection, folded)
+        wholesale = (_row(key, row) | {"shard": shard} for key, row in folded.wholesale.items())
         add_up(connection, t.wholesale, wholesale, SUMMED)
         # In the order of their keys, as below: whoever closes a period meanwhile cannot wait for us while we wait.
         on_time = (
@@ -69,19 +61,22 @@ class UsageProjection:
         add_up(connection, t.periods, on_time, take=("on_time",))
 
 
-def _heard(logged: LoggedEvent) -> Heard:
-    operator, _, account = logged.stream.partition("/")
-    return Heard(logged.position, operator, account, logged.event, logged.trace)
+def _in_turns(page: Sequence[LoggedEvent]) -> Iterator[LoggedEvent]:
+    """A page, letting others have their turn now and then."""
+
+    def parts() -> Iterator[Sequence[LoggedEvent]]:
+        for start in range(0, len(page), FOLDED):
+            yield page[start : start + FOLDED]
+            sleep(0)
+
+    return chain.from_iterable(parts())
 
 
-def _closed(connection: sa.Connection, shard: int, asked: set[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Which of these (operator, period) have bills of accounts of this shard."""
-    found = connection.execute(
-        sa.select(t.periods.c.operator, t.periods.c.period).where(
-            t.periods.c.closed, t.periods.c.shard == shard, t.periods.c.period.in_({period for _, period in asked})
-        )
-    )
-    return {(operator, period) for operator, period in found} & asked
+def _closed(connection: sa.Connection, shard: int, period: str) -> set[str]:
+    """The operators that have bills for a period of accounts of this shard."""
+    c = t.periods.c
+    found = connection.execute(sa.select(c.operator).where(c.closed, c.shard == shard, c.period == period))
+    return {operator for (operator,) in found}
 
 
 def _write_accounts(connection: sa.Connection, shard: int, folded: Metering) -> None:
@@ -100,8 +95,7 @@ def _write_accounts(connection: sa.Connection, shard: int, folded: Metering) -> 
         }
         for heard, event in folded.opened
     ]
-    if rows:
-        connection.execute(sa.insert(t.accounts), rows)
+    insert(connection, t.accounts, rows)
     for column, values in (("credit_limit", folded.limits), ("closed", folded.closed)):
         if values:
             connection.execute(
@@ -130,8 +124,7 @@ def _write_grants(connection: sa.Connection, folded: Metering) -> None:
         }
         for heard, event in folded.granted
     ]
-    if rows:
-        connection.execute(sa.insert(t.grants), rows)
+    insert(connection, t.grants, rows)
 
 
 def _write_endings(connection: sa.Connection, folded: Metering) -> None:
@@ -147,12 +140,20 @@ def _write_endings(connection: sa.Connection, folded: Metering) -> None:
         }
         for heard, event in folded.ended
     ]
-    if rows:
-        connection.execute(sa.insert(t.endings), rows)
+    insert(connection, t.endings, rows)
 
 
-def _row(key: Any, row: Sums, columns: Iterable[str]) -> dict[str, Any]:
-    values: dict[str, Any] = key._asdict()
-    for column in columns:
-        values[column] = getattr(row, column)
-    return values
+def _write_usage(connection: sa.Connection, folded: Metering) -> None:
+    # In the order of the key: neighbours stand on one page of its index.
+    rows = sorted(folded.usage.items(), key=itemgetter(0))
+    if not rows:
+        return
+    columns: dict[str, list[Any]] = {name: [key[n] for key, _ in rows] for n, name in enumerate(UsageKey._fields)}
+    for name in (*SUMMED, "charged", "trace"):
+        held = attrgetter(name)
+        columns[name] = [held(row) for _, row in rows]
+    add_up_columns(connection, t.usage, columns, (*SUMMED, "charged"))
+
+
+def _row(key: WholesaleKey, row: Sums) -> dict[str, Any]:
+    return key._asdict() | {name: getattr(row, name) for name in SUMMED}

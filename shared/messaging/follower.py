@@ -69,15 +69,16 @@ class Follow(Entrypoint):  # type: ignore[misc]
     wire = Wire()
 
     def __init__(self, upstream: str, page_size: int | None = None, poll_s: float | None = None, **kwargs: Any) -> None:
-        """`page_size` (events) and `poll_s` (seconds) default to 1,000 and the settings' interval."""
+        """`page_size` (events) and `poll_s` (seconds) default to 1,000 and the settings' interval. A page larger than
+        one answer of the upstream may be is gathered from several: the further behind, the larger the page."""
         self.upstream, self._page_size, self._poll_s = upstream, page_size, poll_s
         # nameko must not log what fails here: it is logged once, not at every attempt.
         super().__init__(expected_exceptions=Exception, **kwargs)
 
     def setup(self) -> None:
         settings = settings_of(self.container.config)
-        self.own_page_size = self._page_size or PAGE_SIZE
-        self.page_size = min(self.own_page_size, settings.page_max)
+        self.page_size = self._page_size or min(PAGE_SIZE, settings.page_max)
+        self.section_size = min(self.page_size, settings.page_max)  # of one answer
         self.poll_s = self._poll_s or settings.follow_poll_s
         self.stopping = False
         self.wire.setup()
@@ -223,10 +224,10 @@ class FollowedLog:
                     self._gather(min(OWN_PAUSE_MAX_S, events / OWN_PACE))
 
     def _step(self, position: int) -> tuple[int, int]:
-        """Pull one page and apply it. Returns the position reached and the upstream's head."""
+        """Pull a page and apply it. Returns the position reached and the upstream's head."""
         self.hint = 0  # whatever it hinted at, this pull will see
         if self._own is None:
-            events, head = check_page(self._pull(position), position, self.name)
+            events, head = self._gathered(position)
         else:
             events, head = self._read(position)
         if not events or self._follow.stopping:
@@ -236,20 +237,31 @@ class FollowedLog:
             raise RuntimeError(f"{self._follow.method_name} was given events after {position} and returned {reached}")
         return reached, head
 
+    def _gathered(self, position: int) -> tuple[list[dict[str, Any]], int]:
+        """The upstream's events up to its head, at most a page of them, in as many sections as it takes; its head."""
+        page: list[dict[str, Any]] = []
+        while True:
+            reached = position + len(page)
+            limit = min(self._follow.section_size, self._follow.page_size - len(page))
+            events, head = check_page(self._pull(reached, limit), reached, self.name)
+            page += events
+            if len(page) >= self._follow.page_size or reached + len(events) >= head:
+                return page, head
+
     def _read(self, position: int) -> tuple[list[Any], int]:
         """The next page of our own log: no broker between us and it."""
         page: list[Any] = []
         reached = position
-        while len(page) < self._follow.own_page_size:
-            part = self._own.log.read(reached, self._follow.page_size)
+        while len(page) < self._follow.page_size:
+            part = self._own.log.read(reached, self._follow.section_size)
             page += part
-            if len(part) < self._follow.page_size:
+            if len(part) < self._follow.section_size:
                 return page, page[-1].position if page else position  # that was all there is
             reached = page[-1].position
         return page, reached + 1
 
-    def _pull(self, position: int) -> dict[str, Any]:
-        arguments = {"after": position, "limit": self._follow.page_size, **self._shard}
+    def _pull(self, position: int, limit: int) -> dict[str, Any]:
+        arguments = {"after": position, "limit": limit, **self._shard}
         self._pulling = self._follow.wire.caller.submit(self._follow.upstream, "events", arguments)
         try:
             if self._follow.stopping:
@@ -307,8 +319,8 @@ F = TypeVar("F", bound=Callable[..., int])
 
 
 def follow(upstream: str, page_size: int | None = None, poll_s: float | None = None) -> Callable[[F], F]:
-    """Feeds a method of a service with the event log of `upstream`: `page_size` events at most, pulled at
-    least every `poll_s` seconds (defaults: 1,000 and the settings' interval). Where the upstream has several
-    shards, the method gets `shard` besides the page."""
+    """Feeds a method of a service with the event log of `upstream`: `page_size` events at most, if need be from
+    several answers, pulled at least every `poll_s` seconds (defaults: 1,000 and the settings' interval). Where the
+    upstream has several shards, the method gets `shard` besides the page."""
     decorate: Callable[[F], F] = Follow.decorator(upstream, page_size=page_size, poll_s=poll_s)
     return decorate

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from services.billing.domain.canonical import canonical_json, settled, sha256_of
+from services.billing.domain.canonical import canonical_json, plain, settled, sha256_of
 from services.billing.domain.rating import Account, Granted, Used, rate, vat_of
 from shared.catalogue.view import CatalogueView
 from shared.contracts.billing import Bill, BillLine, TokenSums
@@ -202,6 +205,12 @@ class TestCanonicalForm:
     def test_keys_are_sorted_and_text_is_utf8(self) -> None:
         line = BillLine(text="套餐", kind="trial", fen=1)
         assert canonical_json(line) == '{"fen":1,"kind":"trial","text":"套餐"}'.encode()
+
+    @given(text=st.text(), fen=st.integers())
+    def test_it_is_what_any_json_writer_makes_of_it(self, text: str, fen: int) -> None:
+        line = BillLine(text=text, kind="trial", fen=fen)
+        written = json.dumps(plain(line), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        assert canonical_json(line) == written.encode()
 
     def test_a_bill_hashes_the_same_after_its_journey_through_the_log(self) -> None:
         import msgspec

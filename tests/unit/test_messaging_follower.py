@@ -126,6 +126,32 @@ def test_its_lag_and_its_spans_are_measured(settings: Settings) -> None:
         telemetry.shutdown()
 
 
+def test_a_page_larger_than_an_answer_is_gathered_from_several(settings: Settings) -> None:
+    pages: list[list[int]] = []
+    asked: list[int] = []
+
+    class Counted(Log):
+        def read(self, after: int, limit: int) -> list[dict[str, Any]]:
+            asked.append(limit)
+            return super().read(after, limit)
+
+    class Behind:
+        name = "behind"
+
+        @follow("ledger", page_size=7)
+        def on_ledger(self, page: list[dict[str, Any]]) -> int:
+            pages.extend([[event["position"] for event in page]] if page else [])
+            return sum(map(len, pages))
+
+    log = Counted()
+    for n in range(17):
+        log.append(str(n))
+    with serving([ledger_over(log), Behind], settings.model_copy(update={"page_max": 3})):
+        eventually(lambda: sum(map(len, pages)) == 17)
+    assert pages == [list(range(1, 8)), list(range(8, 15)), [15, 16, 17]]
+    assert asked[:7] == [3, 3, 1, 3, 3, 1, 3]
+
+
 def _lag(reader: InMemoryMetricReader) -> object:
     data: Any = reader.get_metrics_data()
     for metrics in data.resource_metrics[0].scope_metrics if data else []:

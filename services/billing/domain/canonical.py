@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,7 +21,10 @@ def plain(value: Any) -> Any:
     """Dictionaries, lists, strings and integers; defaults left out (msgspec's own omission goes by identity)."""
     if isinstance(value, msgspec.Struct):
         return {
-            name: plain(held) for name, default in _defaults(type(value)) if (held := getattr(value, name)) != default
+            # Nearly all fields are strings and integers: they are not worth a call each.
+            name: held if type(held) is str or type(held) is int else plain(held)
+            for name, default in _defaults(type(value))
+            if (held := getattr(value, name)) is not default and held != default
         }
     if isinstance(value, tuple | list):
         return [plain(part) for part in value]
@@ -37,9 +39,13 @@ def _defaults(struct: type[msgspec.Struct]) -> tuple[tuple[str, Any], ...]:
     return tuple((field.name, field.default) for field in msgspec.structs.fields(struct))
 
 
+# The same bytes as `json.dumps` makes of plain values with sorted keys and without spaces, in a tenth of the time.
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+
 def canonical_json(value: msgspec.Struct) -> bytes:
     """What is hashed."""
-    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return _encode(plain(value))
 
 
 def sha256_of(value: msgspec.Struct) -> str:
@@ -47,13 +53,20 @@ def sha256_of(value: msgspec.Struct) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
-def settled(value: S) -> S:
-    """`value` as it will be read back from the log: defaults are the defaults, every bound holds.
+def sealed(value: S) -> tuple[S, str]:
+    """`value` as it will be read back from the log (defaults are the defaults, every bound holds), and its hash.
 
     Raises LimitExceeded for a sum that the published language cannot carry; better no bill than one
     that nobody can read.
     """
+    held = plain(value)
     try:
-        return msgspec.convert(plain(value), type(value))
+        made = msgspec.convert(held, type(value))
     except msgspec.ValidationError as error:
         raise LimitExceeded(f"{type(value).__name__} is out of bounds: {error}", {"limit": str(error)}) from None
+    return made, hashlib.sha256(_encode(held)).hexdigest()
+
+
+def settled(value: S) -> S:
+    """As `sealed`, without the hash."""
+    return sealed(value)[0]

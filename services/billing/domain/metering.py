@@ -10,13 +10,14 @@ segment <= Q, however far the log has been followed since. It must not know of p
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from services.billing.domain.metered import Debit, Readers, Reversal
 from shared.clock import day_of, period_bounds, period_of
 from shared.contracts import quota as q
-from shared.contracts.base import Event
+from shared.contracts.base import Event, encode_event
 
 # Events carry the clock of whichever quota process recorded them; clocks of one installation differ by
 # less than this, and a commit takes less.
@@ -26,6 +27,10 @@ ON_TIME_MARGIN_S = 60
 PLAN_GRANTS = "plan/"
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+HOUR = len("2026-06-18T00")
+
+Logged = tuple[int, str, int, str, str | bytes, str | None]  # position, stream, version, topic, state, trace
+Closed = Callable[[str], Collection[str]]  # from a period to the operators that have bills for it
 
 
 class Heard(NamedTuple):
@@ -62,27 +67,44 @@ class Sums:
     """What a row adds up. `amount` and `charged` are millipoints, net of reversals; `charged` is what no grant
     had paid for."""
 
-    __slots__ = ("amount", "cache_write", "cached_input", "calls", "charged", "input", "output", "trace")
+    __slots__ = (
+        "amount",
+        "cache_write",
+        "cached_input",
+        "calls",
+        "charged",
+        "input",
+        "last",
+        "output",
+        "pair",
+        "trace",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, pair: Sums | None = None) -> None:
         self.calls = self.input = self.cached_input = self.cache_write = self.output = 0
         self.amount = self.charged = 0
         self.trace: str | None = None
+        self.last = 0  # position of the last event in it
+        self.pair = pair  # the row between two operators in which the same debits are summed
 
-    def add(self, debit: q.TokensDebited) -> None:
-        usage = debit.usage
-        self.calls += debit.final
-        self.input += usage.input
-        self.cached_input += usage.cached_input
-        self.cache_write += usage.cache_write
-        self.output += usage.output
-        self.amount += debit.amount
+
+class Kind:
+    """Debits of one hour, model, rate card and serving operator; `rows`: by stream the row that they are summed in
+    if they were recorded `before` that."""
+
+    __slots__ = ("before", "day", "model", "period", "rate_card", "rows", "serving")
+
+    def __init__(self, hour: str, model: str, rate_card: str, serving: str) -> None:
+        self.period, self.day, self.before = calendar(hour)
+        self.model, self.rate_card, self.serving = model, rate_card, serving
+        self.rows: dict[str, Sums] = {}
 
 
 class Metering:
     """What a page changes."""
 
-    def __init__(self) -> None:
+    def __init__(self, closed: Closed) -> None:
+        self._closed = functools.cache(closed)
         self.opened: list[tuple[Heard, q.AccountOpened]] = []
         self.limits: dict[tuple[str, str], int] = {}
         self.closed: dict[tuple[str, str], int] = {}  # account -> where it was closed
@@ -90,7 +112,118 @@ class Metering:
         self.ended: list[tuple[Heard, q.GrantVoided | q.GrantExpired]] = []
         self.usage: dict[UsageKey, Sums] = {}
         self.wholesale: dict[WholesaleKey, Sums] = {}
-        self.on_time: dict[tuple[str, str], int] = {}  # (operator, period) -> last position in a segment 0
+
+    @property
+    def on_time(self) -> dict[tuple[str, str], int]:
+        """(operator, period) -> last position in a segment 0."""
+        last: dict[tuple[str, str], int] = {}
+        for key, row in self.usage.items():
+            if not key.segment:
+                of = key.operator, key.period
+                last[of] = max(last.get(of, 0), row.last)
+        return last
+
+    def row(self, kind: Kind, stream: str, position: int, recorded_at: str) -> Sums:
+        """The row for a debit of this kind, remembered there if the next may be summed in it as well."""
+        operator, _, account = stream.partition("/")
+        late = recorded_at >= kind.before or operator in self._closed(kind.period)
+        segment = position if late else 0
+        key = UsageKey(operator, account, kind.period, kind.model, kind.rate_card, kind.serving, kind.day, segment)
+        row = self.usage.get(key)
+        if row is None:
+            pair = None
+            if kind.serving and kind.serving != operator:
+                between = WholesaleKey(operator, kind.serving, kind.period, kind.model, kind.day, segment)
+                pair = self.wholesale.setdefault(between, Sums())
+            row = self.usage[key] = Sums(pair)
+        if not late:
+            kind.rows[stream] = row
+        return row
+
+    def hear(self, heard: Heard) -> None:
+        """Something that is not summed."""
+        event = heard.event
+        match event:
+            case q.PointsGranted():
+                self.granted.append((heard, event))
+            case q.AccountOpened():
+                self.opened.append((heard, event))
+            case q.CreditLimitSet():
+                self.limits[heard.operator, heard.account] = event.credit_limit
+            case q.GrantVoided() | q.GrantExpired():
+                if event.grant.startswith(PLAN_GRANTS):
+                    self.ended.append((heard, event))
+            case q.AccountClosed():
+                self.closed[heard.operator, heard.account] = heard.position
+
+
+def _none_closed(period: str) -> Collection[str]:  # noqa: ARG001
+    return ()
+
+
+def fold(events: Iterable[Heard], closed: Closed = _none_closed) -> Metering:
+    """As `fold_log`, of events that are at hand as such."""
+    logged = (
+        (h.position, f"{h.operator}/{h.account}", 0, h.event.TOPIC, encode_event(h.event), h.trace) for h in events
+    )
+    return fold_log(logged, closed)
+
+
+def fold_log(page: Iterable[Logged], closed: Closed = _none_closed) -> Metering:
+    """Sums of a page of quota's log. `closed`: for whom bills of a period were issued already; whatever comes for
+    them now keeps its own row. Raises KeyError for a version of an event that nobody here knows.
+
+    A debit costs some 3 us, most of it reading its JSON: the events are met one at a time, while the processor has
+    them at hand.
+    """
+    folded = Metering(closed)
+    readers = Readers()
+    kinds: dict[tuple[str, str, str, str], Kind] = {}
+    for position, stream, _version, topic, state, trace in page:
+        read = readers[topic]
+        if read is None:
+            continue
+        event: Any = read(state)
+        if type(event) is Debit:
+            serving = event.serving_operator
+        elif type(event) is Reversal:
+            serving = ""
+        else:
+            operator, _, account = stream.partition("/")
+            folded.hear(Heard(position, operator, account, event, trace))
+            continue
+        at, recorded_at = event.at, event.recorded_at
+        if not at[-1] == "Z" == recorded_at[-1]:
+            at, recorded_at = in_utc(at), in_utc(recorded_at)
+        place = at[:HOUR], event.model, event.rate_card, serving
+        kind = kinds.get(place)
+        if kind is None:
+            kind = kinds[place] = Kind(*place)
+        row = kind.rows.get(stream)
+        if row is None or recorded_at >= kind.before:
+            row = folded.row(kind, stream, position, recorded_at)
+        row.last = position
+        if trace:
+            row.trace = trace
+        unpaid = event.overdrawn
+        for draw in event.draws:
+            if draw.grant == q.CREDIT:
+                unpaid += draw.amount
+        if type(event) is Debit:
+            row.charged += unpaid
+            while row is not None:
+                usage = event.usage
+                row.calls += event.final
+                row.input += usage.input
+                row.cached_input += usage.cached_input
+                row.cache_write += usage.cache_write
+                row.output += usage.output
+                row.amount += event.amount
+                row = row.pair
+        else:
+            row.amount -= event.amount
+            row.charged -= unpaid
+    return folded
 
 
 def microseconds(at: datetime) -> int:
@@ -98,75 +231,16 @@ def microseconds(at: datetime) -> int:
     return (at - EPOCH) // timedelta(microseconds=1)
 
 
-def fold(events: Iterable[Heard], closed: Set[tuple[str, str]] = frozenset()) -> Metering:
-    """Sums of a page. `closed`: the (operator, period) for which bills were issued already; whatever comes for
-    them now keeps its own row."""
-    page = Metering()
-    for heard in events:
-        event = heard.event
-        match event:
-            case q.TokensDebited():
-                row = _row(page, heard, event.model, event.rate_card, event.serving_operator, closed)
-                row.add(event)
-                row.charged += _unpaid(event.draws) + event.overdrawn
-            case q.DebitReversed():
-                row = _row(page, heard, event.model, event.rate_card, "", closed)
-                row.amount -= event.amount
-                row.charged -= _unpaid(event.draws) + event.overdrawn
-            case q.PointsGranted():
-                page.granted.append((heard, event))
-            case q.AccountOpened():
-                page.opened.append((heard, event))
-            case q.CreditLimitSet():
-                page.limits[heard.operator, heard.account] = event.credit_limit
-            case q.GrantVoided() | q.GrantExpired():
-                if event.grant.startswith(PLAN_GRANTS):
-                    page.ended.append((heard, event))
-            case q.AccountClosed():
-                page.closed[heard.operator, heard.account] = heard.position
-    return page
-
-
-def periods(events: Iterable[Heard]) -> set[tuple[str, str]]:
-    """The (operator, period) in which a page's usage lies."""
-    return {
-        (heard.operator, _calendar(heard.event.at)[0])
-        for heard in events
-        if isinstance(heard.event, q.TokensDebited | q.DebitReversed)
-    }
-
-
-def _row(page: Metering, heard: Heard, model: str, rate_card: str, serving: str, closed: Set[tuple[str, str]]) -> Sums:
-    event, operator = heard.event, heard.operator
-    period, day, on_time_before = _calendar(event.at)
-    late = event.recorded_at >= on_time_before or (operator, period) in closed
-    segment = heard.position if late else 0
-    if not late:
-        page.on_time[operator, period] = heard.position
-    key = UsageKey(operator, heard.account, period, model, rate_card, serving, day, segment)
-    row = page.usage.get(key)
-    if row is None:
-        row = page.usage[key] = Sums()
-    row.trace = heard.trace or row.trace
-    if serving and serving != operator and isinstance(event, q.TokensDebited):
-        pair = WholesaleKey(operator, serving, period, model, day, segment)
-        page.wholesale.setdefault(pair, Sums()).add(event)
-    return row
-
-
-def _unpaid(draws: Iterable[q.Draw]) -> int:
-    """Millipoints that stand against the credit limit."""
-    return sum(draw.amount for draw in draws if draw.grant == q.CREDIT)
-
-
-def _calendar(at: datetime) -> tuple[str, str, datetime]:
-    """Period and day in Shanghai, and the instant before which a record counts as on time."""
-    utc = at.astimezone(UTC)
-    return _calendar_hour(utc.replace(minute=0, second=0, microsecond=0))
+def in_utc(at: str) -> str:
+    """An instant's text as it is in UTC: such texts sort by time as far as whole seconds go."""
+    return datetime.fromisoformat(at).astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 @functools.lru_cache(maxsize=4096)
-def _calendar_hour(hour: datetime) -> tuple[str, str, datetime]:
-    # Shanghai's offset is whole hours: an hour in UTC lies in one day there. Strings are made once an hour.
-    period = period_of(hour)
-    return period, day_of(hour), period_bounds(period)[1] - timedelta(seconds=ON_TIME_MARGIN_S)
+def calendar(hour: str) -> tuple[str, str, str]:
+    """Of an hour of UTC's clock (`2026-06-18T00`): period and day in Shanghai, and the whole second before which a
+    record counts as on time. Shanghai's offset is whole hours: an hour in UTC lies in one day there."""
+    at = datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=UTC)
+    period = period_of(at)
+    before = period_bounds(period)[1] - timedelta(seconds=ON_TIME_MARGIN_S)
+    return period, day_of(at), before.strftime("%Y-%m-%dT%H:%M:%S")

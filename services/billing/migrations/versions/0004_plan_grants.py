@@ -38,3 +38,7 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("endings_of_grant", "endings", ["operator", "account", "grant"])
+    if op.get_bind().dialect.name == "postgresql":
+        # A page of events changes most rows of a day, all in one transaction: with room for their new versions beside
+        # them no index has to learn where they are, which halves the cost of a row.
+        op.execute("ALTER TABLE usage SET (fillfactor = 50)")
