@@ -20,7 +20,7 @@ from services.audit.replay.subscription import Noted, Period, Subscription, Turn
 OVERDUE = timedelta(days=1)  # by which what is due by itself may be late, at the last event that was read
 DEFAULT_PRIORITY = 50  # of a plan that names none
 
-Ordered = Callable[[str, Subscription, Period, Raw | None], None]
+Ordered = Callable[[str, Period, Raw | None], None]
 """Told of each period of an account, and of the event with which what was left of it rolled over."""
 
 
@@ -103,7 +103,7 @@ class Subscriptions:
             if has != value:
                 self._wrong(f"{field} of the period is not what was computed", position, account, value, has)
         s.periods.append(period)
-        self._ordered(account, s, period, None)
+        self._ordered(account, period, None)
 
     def _terms(self, position: int, account: str, s: Subscription, plan: str, period: Period) -> Raw:
         """The fields of a period as its plan has them."""
@@ -207,7 +207,7 @@ class Subscriptions:
                 self._wrong(f"{field} of what rolls over is not what was computed", position, account, value, e[field])
         period.rolled = Noted(position, instant(e["at"]), instant(e["recorded_at"]), e["unused"])
         if e.get("grant"):
-            self._ordered(account, s, period, e)
+            self._ordered(account, period, e)
 
     def _period(self, position: int, account: str, s: Subscription, e: Raw) -> Period | None:
         period = s.period(e["number"])
