@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 
 from services.audit.replay import AuditReport
+from services.audit.replay.account import Account
 from services.audit.replay.billed import sha256_of
 from services.audit.replay.calendar import instant
+from services.audit.replay.findings import Findings
+from services.audit.replay.orders import Orders
+from services.audit.replay.subscription import Period
 from shared.eventstore.log import LoggedEvent
 from tests.unit.audit_plans import Subscribers, subscribed_months
 from tests.unit.audit_scene import Scene
 from tests.unit.audit_world import EAST, JULY, JUNE
-
-Plant = Callable[[Scene], LoggedEvent]
 
 
 @pytest.fixture(scope="module")
@@ -53,59 +56,47 @@ def period(scene: Scene, account: str, number: int = 1) -> LoggedEvent:
     return scene.first("billing", "PlanPeriodStarted", f'"subscription":"{account}-', f'"number":{number},')
 
 
-def changed(account: str, nth: int = 1, **fields: Any) -> Plant:
-    """The period has other values."""
+CHANGED: list[tuple[str, int, str, Any]] = [
+    ("changing", 1, "fee_fen", 3100),
+    ("changing", 2, "price_fen", 1791),
+    ("changing", 2, "discount_percent", 10),
+    ("changing", 2, "part_days", 12),
+    ("changing", 2, "whole_days", 31),
+    ("changing", 2, "allowance", 22_366_666),
+    ("changing", 3, "plan", "small"),
+    ("pausing", 1, "ends_at", "2026-07-05T16:00:00Z"),
+    ("welcome", 1, "plan_version", 2),
+    ("welcome", 1, "grant", "plan/another/1"),
+    ("welcome", 2, "phase", 1),
+    ("welcome", 3, "phase", 0),
+    ("bundled", 1, "source", "plan"),
+    ("bundled", 3, "number", 2),
+    ("rolling", 1, "scope", {}),
+    ("rolling", 1, "priority", 49),
+    ("rolling", 2, "rollover_max", 5_000_001),
+]
 
-    def plant(scene: Scene) -> LoggedEvent:
-        event = period(scene, account, nth)
-        scene.change(event, **fields)
-        return event
 
-    return plant
-
-
-def moved(account: str, number: int, days: int) -> Plant:
-    """The period begins so many days later."""
-
-    def plant(scene: Scene) -> LoggedEvent:
+def test_a_period_that_is_not_what_its_plan_says(scene: Scene) -> None:
+    planted = set()
+    for account, number, field, value in CHANGED:
         event = period(scene, account, number)
-        starts_at = instant(json.loads(event.state)["starts_at"]) + timedelta(days=days)
-        scene.change(event, starts_at=starts_at.isoformat())
-        return event
-
-    return plant
+        scene.change(event, **{field: value})
+        planted.add((f"{field} of the period is not what was computed", event.position, f"{EAST}/{account}"))
+    assert planted <= {(d.what, d.position, d.account) for d in audit(scene).differences}
 
 
 @pytest.mark.parametrize(
-    ("plant", "what"),
-    [
-        (changed("changing", fee_fen=3100), "fee_fen of the period is not what was computed"),
-        (changed("changing", 2, price_fen=1791), "price_fen of the period is not what was computed"),
-        (changed("changing", 2, discount_percent=10), "discount_percent of the period is not what was computed"),
-        (changed("changing", 2, part_days=12), "part_days of the period is not what was computed"),
-        (changed("changing", 2, whole_days=31), "whole_days of the period is not what was computed"),
-        (changed("changing", 2, allowance=22_366_666), "allowance of the period is not what was computed"),
-        (changed("pausing", ends_at="2026-07-05T16:00:00Z"), "ends_at of the period is not what was computed"),
-        (changed("welcome", 2, phase=1), "phase of the period is not what was computed"),
-        (changed("welcome", 3, phase=0, fee_fen=3000), "phase of the period is not what was computed"),
-        (changed("changing", 3, plan="small"), "plan of the period is not what was computed"),
-        (changed("welcome", plan_version=2), "plan_version of the period is not what was computed"),
-        (changed("bundled", source="plan"), "source of the period is not what was computed"),
-        (changed("rolling", scope={}), "scope of the period is not what was computed"),
-        (changed("rolling", priority=49), "priority of the period is not what was computed"),
-        (changed("rolling", 2, rollover_max=5_000_001), "rollover_max of the period is not what was computed"),
-        (changed("welcome", grant="plan/another/1"), "grant of the period is not what was computed"),
-        (changed("welcome", 3, number=2), "number of the period is not what was computed"),
-        (moved("welcome", 2, -30), "period begins where none does"),  # once more what the first one was for
-        (moved("welcome", 2, 1), "period begins where none does"),  # a day for which there is no period
-        (moved("pausing", 2, -10), "period begins where none does"),  # while it was paused
-    ],
+    ("account", "days"),
+    [("welcome", -30), ("welcome", 1), ("pausing", -10)],
+    ids=["once more what the first was for", "a day is left out", "while it was paused"],
 )
-def test_a_period_that_is_not_what_its_plan_says(scene: Scene, plant: Plant, what: str) -> None:
-    event = plant(scene)
-    found = [d for d in audit(scene).differences if (d.area, d.what) == ("bills", what)]
+def test_a_period_where_none_begins(scene: Scene, account: str, days: int) -> None:
+    event = period(scene, account, 2)
+    starts_at = instant(json.loads(event.state)["starts_at"]) + timedelta(days=days)
+    scene.change(event, starts_at=starts_at.isoformat())
+    found = [d for d in audit(scene).differences if d.what == "period begins where none does"]
     assert event.position in {d.position for d in found}
-    assert {f"subscriptions:{d.account}" for d in found} == {event.stream}
 
 
 def test_a_period_of_a_subscription_that_was_ended_or_paused(scene: Scene) -> None:
@@ -209,24 +200,32 @@ def test_points_that_roll_over_and_must_not(scene: Scene, fields: dict[str, Any]
 
 # --- what quota granted --------------------------------------------------------------------------------
 @pytest.mark.parametrize("grant", ["plan/welcome-welcome/1", "plan/rolling-rolling/1/rollover"])
+def test_a_grant_that_is_not_as_ordered(scene: Scene, grant: str) -> None:
+    granted = scene.first("quota", "PointsGranted", f'"request_id":"{grant}"')
+    other = {"amount": 1, "source": "promotion", "price_fen": 7, "priority": 3, "plan": "small", "plan_version": 9}
+    span = {"effective_at": "2026-06-01T00:00:00Z", "expires_at": "2026-12-31T16:00:00Z"}
+    scope = {"scope": {"families": ["a"]}}
+    scene.change(granted, "quota", **other, **span, **scope)
+    planted = {(f"{field} of the grant is not as ordered", _account(granted)) for field in (*other, *span, *scope)}
+    assert planted <= of_bills(audit(scene))
+
+
+@pytest.mark.parametrize("grant", ["plan/welcome-welcome/1", "plan/rolling-rolling/1/rollover"])
 @pytest.mark.parametrize(
     ("fields", "what"),
     [
         ({"subscription": ""}, "ordered grant is not made"),
         ({"request_id": "plan/x/1"}, "grant for a subscription that nobody ordered"),
-        ({"amount": 1}, "amount of the grant is not as ordered"),
-        ({"source": "promotion"}, "source of the grant is not as ordered"),
-        ({"price_fen": 7}, "price_fen of the grant is not as ordered"),
-        ({"priority": 3}, "priority of the grant is not as ordered"),
-        ({"plan": "small"}, "plan of the grant is not as ordered"),
-        ({"expires_at": "2026-12-31T16:00:00Z"}, "expires_at of the grant is not as ordered"),
-        ({"effective_at": "2026-06-01T00:00:00Z"}, "effective_at of the grant is not as ordered"),
     ],
 )
-def test_a_grant_that_is_not_as_ordered(scene: Scene, grant: str, fields: dict[str, Any], what: str) -> None:
+def test_a_grant_that_is_missing_or_foreign(scene: Scene, grant: str, fields: dict[str, Any], what: str) -> None:
     granted = scene.first("quota", "PointsGranted", f'"request_id":"{grant}"')
     scene.change(granted, "quota", **fields)
-    assert (what, granted.stream.partition("/")[2]) in of_bills(audit(scene))
+    assert (what, _account(granted)) in of_bills(audit(scene))
+
+
+def _account(event: LoggedEvent) -> str:
+    return event.stream.partition("/")[2]
 
 
 def test_a_grant_that_was_made_twice(scene: Scene) -> None:
@@ -241,15 +240,25 @@ def test_a_grant_of_a_cancelled_period_that_stays(scene: Scene) -> None:
     assert ("grant of a cancelled period is not withdrawn", "cancelling") in of_bills(audit(scene))
 
 
-def test_an_order_of_the_last_minute_is_not_judged(scene: Scene) -> None:
-    """Billing has recorded the period, and the auditor has come before quota's next event."""
-    last = period(scene, "rolling", 3)
-    recorded = json.loads(last.state)["recorded_at"]
-    quota = scene.market.quota.shards[0].log
-    before = next(e.position for e in quota.read(0, 10_000) if json.loads(e.state)["recorded_at"] >= recorded) - 1
-    scene.tampering.shorten("quota", before)
-    scene.tampering.shorten("billing", period(scene, "welcome", 3).position)
-    assert not {what for what, _ in of_bills(audit(scene, JUNE)) if "grant" in what}
+@pytest.mark.parametrize(("seconds", "found"), [(60, 0), (61, 1)])
+def test_an_order_of_the_last_minute_is_not_judged(scene: Scene, seconds: int, found: int) -> None:
+    started = json.loads(period(scene, "welcome").state)
+    findings = Findings()
+    orders = Orders(findings)
+    orders.ordered("east/welcome", Period(1, started), None)
+    orders.finish(instant(started["recorded_at"]) + timedelta(seconds=seconds), {}, {})
+    assert [d.what for d in findings.differences] == ["ordered grant is not made"] * found
+
+
+@pytest.mark.parametrize(("head", "found"), [(6, 0), (7, 1)])
+def test_a_grant_that_may_have_been_ordered_later_is_not_judged(head: int, found: int) -> None:
+    """`head`: of quota's log, before billing's was read."""
+    findings = Findings()
+    orders = Orders(findings)
+    granted = {"request_id": "plan/s/1", "subscription": "s"}
+    orders.heard(7, Account("east/a"), "quota.PointsGranted:1", granted)
+    orders.finish(instant("2026-06-01T00:00:00Z"), {"quota": head}, {})
+    assert findings.count == found
 
 
 # --- bills ---------------------------------------------------------------------------------------------
@@ -257,32 +266,37 @@ def bill(scene: Scene, account: str, month: str = JULY) -> LoggedEvent:
     return scene.first("billing", "BillIssued", f'"account":"{account}"', f'"period":"{month}"')
 
 
-@pytest.mark.parametrize(
-    ("account", "month", "kind"),
-    [
-        ("changing", JUNE, "plan_fee"),
-        ("changing", JUNE, "discount"),
-        ("changing", JUNE, "plan_credit"),
-        ("bundled", JUNE, "bundle"),
-        ("trying", JUNE, "trial"),
-        ("committed", JUNE, "discount"),
-        ("capped", JUNE, "cap"),
-        ("committed", JUNE, "commitment"),
-        ("credited", JUNE, "credit"),
-        ("credited", JULY, "credit"),
+LINES = {
+    JUNE: [
+        ("changing", "plan_fee"),
+        ("changing", "discount"),
+        ("changing", "plan_credit"),
+        ("bundled", "bundle"),
+        ("trying", "trial"),
+        ("committed", "discount"),
+        ("committed", "commitment"),
+        ("capped", "cap"),
+        ("credited", "credit"),
     ],
-)
-def test_a_line_that_is_too_high(scene: Scene, account: str, month: str, kind: str) -> None:
-    issued = bill(scene, account, month)
-    lines = json.loads(issued.state)["bill"]["lines"]
-    n = next(n for n, line in enumerate(lines) if line["kind"] == kind)
-    scene.tampering.event("billing", issued.position, lambda e: _more(e["bill"], n))
-    assert (f"lines[{n}].fen is not what was computed", account) in of_bills(audit(scene, month))
+    JULY: [("credited", "credit"), ("changing", "discount")],
+}
 
 
-def _more(bill: dict[str, Any], n: int) -> None:
-    bill["lines"][n]["fen"] += 1
-    bill["total_fen"] += 1
+@pytest.mark.parametrize("month", LINES)
+def test_a_line_that_is_too_high(scene: Scene, month: str) -> None:
+    planted = set()
+    for account, kind in LINES[month]:
+        issued = bill(scene, account, month)
+        lines = json.loads(issued.state)["bill"]["lines"]
+        n = next(n for n, line in enumerate(lines) if line["kind"] == kind)
+        scene.tampering.event("billing", issued.position, partial(_more, n))
+        planted.add((f"lines[{n}].fen is not what was computed", account))
+    assert planted <= of_bills(audit(scene, month))
+
+
+def _more(n: int, e: dict[str, Any]) -> None:
+    e["bill"]["lines"][n]["fen"] += 1
+    e["bill"]["total_fen"] += 1
 
 
 @pytest.mark.parametrize(

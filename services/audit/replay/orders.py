@@ -14,7 +14,7 @@ from services.audit.replay.account import PRIORITY, Account
 from services.audit.replay.calendar import instant
 from services.audit.replay.findings import Findings
 from services.audit.replay.prices import Raw
-from services.audit.replay.subscription import Noted, Period, Subscription
+from services.audit.replay.subscription import Noted, Period
 
 ORDER_TIME = timedelta(minutes=1)  # between what billing records and what quota does, and the other way round
 SETTLING_TIME = timedelta(days=1)  # by which a credit or rollover may be late, at the last event that was read
@@ -68,17 +68,15 @@ class Orders:
         self._accounts: dict[str, dict[str, Order]] = {}
         self._foreign: list[tuple[str, int, str, str]] = []
 
-    def ordered(self, account: str, subscription: Subscription, period: Period, rolled: Raw | None) -> None:
+    def ordered(self, account: str, period: Period, rolled: Raw | None) -> None:
         """A period began, or points rolled over."""
         name = rolled["grant"] if rolled else period.grant
         if not name:
             return
         orders = self._accounts.setdefault(account, {})
         if name in orders:
-            what, position = "grant is ordered twice", orders[name].period.position
-            self._wrong(
-                what, "billing", period.position, account, f"only at {position}", f"{subscription.name}: {name}"
-            )
+            first = orders[name].period.position
+            self._wrong("grant is ordered twice", "billing", period.position, account, f"only at {first}", name)
         orders[name] = Order(period, rolled)
 
     def heard(self, position: int, account: Account, topic: str, event: Raw, log: str = "quota") -> None:

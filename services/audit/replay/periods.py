@@ -34,9 +34,9 @@ class Terms(NamedTuple):
 
 def rounded(value: Fraction) -> int:
     """To the nearest integer, a half away from zero."""
-    doubled = 2 * abs(value) + 1
-    whole = doubled.numerator // (2 * doubled.denominator)
-    return whole if value >= 0 else -whole
+    above, below = value.numerator, value.denominator
+    whole = (2 * abs(above) + below) // (2 * below)
+    return whole if above >= 0 else -whole
 
 
 def bounds(plan: Raw, anchor: date, start: datetime) -> Bounds:
@@ -80,7 +80,7 @@ def share(whole: int, part_days: int, whole_days: int) -> Fraction:
 def price(fee_fen: int, part_days: int, whole_days: int, discount_percent: int) -> int:
     """Fen due: the fee's share, less the discount on it; both are lines of a bill, and rounded as such."""
     exact = share(fee_fen, part_days, whole_days)
-    return rounded(exact) - rounded(exact * discount_percent / 100)
+    return rounded(exact) - rounded(exact * Fraction(discount_percent, 100))
 
 
 def given_back(price_fen: int, part_days: int, allowance: int, left_days: int, unused: int) -> Fraction:

@@ -145,8 +145,7 @@ class _Audit:
 
     def _check_subscriptions(self, accounts: Mapping[str, Account]) -> None:
         latest = instant(self._latest) if self._latest else EPOCH
-        subscribers = {stream: a.opened[1].get("subscriber", "") for stream, a in accounts.items() if a.opened}
-        self.subscriptions.finish(latest, subscribers.get)
+        self.subscriptions.finish(latest, accounts)
         self.orders.finish(latest, self._heads, accounts)
 
     def _read_all_of_quota(self) -> None:

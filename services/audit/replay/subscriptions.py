@@ -6,11 +6,12 @@ been read as far as these events refer to it. What quota made of them is judged 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from services.audit.replay import periods
+from services.audit.replay.account import Account
 from services.audit.replay.calendar import instant
 from services.audit.replay.findings import Findings
 from services.audit.replay.prices import Prices, Raw, Version
@@ -19,7 +20,7 @@ from services.audit.replay.subscription import Noted, Period, Subscription, Turn
 OVERDUE = timedelta(days=1)  # by which what is due by itself may be late, at the last event that was read
 DEFAULT_PRIORITY = 50  # of a plan that names none
 
-Ordered = Callable[[str, Subscription, Period, Raw | None], None]
+Ordered = Callable[[str, Period, Raw | None], None]
 """Told of each period of an account, and of the event with which what was left of it rolled over."""
 
 
@@ -102,7 +103,7 @@ class Subscriptions:
             if has != value:
                 self._wrong(f"{field} of the period is not what was computed", position, account, value, has)
         s.periods.append(period)
-        self._ordered(account, s, period, None)
+        self._ordered(account, period, None)
 
     def _terms(self, position: int, account: str, s: Subscription, plan: str, period: Period) -> Raw:
         """The fields of a period as its plan has them."""
@@ -206,7 +207,7 @@ class Subscriptions:
                 self._wrong(f"{field} of what rolls over is not what was computed", position, account, value, e[field])
         period.rolled = Noted(position, instant(e["at"]), instant(e["recorded_at"]), e["unused"])
         if e.get("grant"):
-            self._ordered(account, s, period, e)
+            self._ordered(account, period, e)
 
     def _period(self, position: int, account: str, s: Subscription, e: Raw) -> Period | None:
         period = s.period(e["number"])
@@ -216,20 +217,22 @@ class Subscriptions:
         return period
 
     # -- at the end -----------------------------------------------------------------------------------
-    def finish(self, latest: datetime, subscribers: Callable[[str], str | None]) -> None:
-        """What can only be said when everything is folded, up to an event recorded at `latest`. `subscribers`: whom an
-        account is of, by its name; None where there is no such account."""
+    def finish(self, latest: datetime, owners: Mapping[str, Account]) -> None:
+        """What can only be said when everything is folded, up to an event recorded at `latest`. `owners`: quota's
+        accounts."""
         trials: dict[str, str] = {}
         for account, taken in self.accounts.items():
+            owner = owners.get(account)
             for s in taken.values():
                 due = s.next_start()
-                if due is not None and due < latest - OVERDUE:
+                closed = owner is not None and owner.status == "closed"  # and gets no more points
+                if due is not None and due < latest - OVERDUE and not closed:
                     self._wrong("period is missing", 0, account, due.isoformat(), f"{s.name}: none")
                 for turn in s.turns:
                     self._check_turn(account, s, turn)
                 for period in s.periods:
                     if period.source == "trial" and period.cancelled is None:
-                        self._check_trial(account, s, period, subscribers(account), trials)
+                        self._check_trial(account, s, period, owner, trials)
 
     def _check_turn(self, account: str, s: Subscription, turn: Turn) -> None:
         """What was asked for takes effect when it may, and ends the period that runs then if it holds at once."""
@@ -242,10 +245,11 @@ class Subscriptions:
             self._wrong("change takes effect at another time", turn.position, account, expected, at.isoformat())
 
     def _check_trial(
-        self, account: str, s: Subscription, period: Period, subscriber: str | None, trials: dict[str, str]
+        self, account: str, s: Subscription, period: Period, owner: Account | None, trials: dict[str, str]
     ) -> None:
         """Each subscriber has one trial of a plan, and it is marked as taken."""
         operator, _, name = account.partition("/")
+        subscriber = owner.opened[1].get("subscriber") if owner is not None and owner.opened else ""
         who = f"subscriber:{subscriber}" if subscriber else f"account:{name}"
         stream = f"trial:{operator}/{period.plan}/{who}"
         mark = self.trials.get(stream)
