@@ -22,8 +22,13 @@ def plan_faults(plan: c.Plan) -> Complaints:
     yield from _kind(plan)
     yield from _periods(plan)
     yield from _as_you_go(plan)
-    if plan.discount_percent and not any(terms.fee_fen for terms in (plan, *plan.phases)):
+    if plan.discount_percent and not any(terms.fee_fen for terms in _in_turn(plan)):
         yield ".discount_percent", "is off a fee, and neither the plan nor a phase of it has one"
+
+
+def _in_turn(plan: c.Plan) -> tuple[c.Plan | c.Phase, ...]:
+    """Whatever states a fee and an allowance."""
+    return (*plan.phases, plan)
 
 
 def attributed_fen(bundle: c.Bundle) -> int:
@@ -57,7 +62,7 @@ def _periods(plan: c.Plan) -> Complaints:
     """What changes from one period of a subscription to the next."""
     if plan.phases and plan.kind not in WITH_PHASES:
         yield ".phases", f"a plan of kind {plan.kind} has no phases: only {', '.join(WITH_PHASES)} have"
-    if plan.cycle == "anniversary" and not any(terms.fee_fen or terms.allowance for terms in (plan, *plan.phases)):
+    if plan.cycle == "anniversary" and not any(terms.fee_fen or terms.allowance for terms in _in_turn(plan)):
         yield ".cycle", "without a fee or an allowance there are no periods to count from a day"
     if plan.kind == "trial" and (plan.rollover == "limited" or plan.rollover_max):
         yield ".rollover", "a trial has one period: nothing rolls over"
@@ -65,7 +70,7 @@ def _periods(plan: c.Plan) -> Complaints:
         yield ".rollover_max", "rollover is limited: to how much must be said"
     elif plan.rollover == "none" and plan.rollover_max:
         yield ".rollover_max", "nothing rolls over: rollover is none"
-    largest = max(terms.allowance for terms in (plan, *plan.phases))
+    largest = max(terms.allowance for terms in _in_turn(plan))
     if plan.rollover == "limited" and plan.rollover_max > largest:
         yield ".rollover_max", f"{plan.rollover_max} is more than any period grants: {largest}"
 
