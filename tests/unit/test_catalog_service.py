@@ -22,7 +22,7 @@ START = datetime(2026, 6, 1, tzinfo=UTC)
 LIST_COUNTS = {
     "models": 39,
     "rate_cards": 117,
-    "plans": 20,
+    "plans": 24,
     "operators": 3,
     "regions": 9,
     "data_centres": 8,

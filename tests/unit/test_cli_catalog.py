@@ -274,7 +274,6 @@ def test_an_import_is_a_file_that_says_where_it_came_from(run: Run, tmp_path: Pa
     assert read.catalogue.rate_cards == sample_catalogue().rate_cards
     assert read.imported is not None
     assert (read.imported.package_version, read.imported.as_of, read.imported.priced) == ("0.2.3", AS_OF, 39)
-    assert run("import", "--as-of", "2026-11-01")[1] == Path("prices.yaml").read_text()
 
 
 def test_imports_are_compared_before_they_are_published(listed: World, monkeypatch, run: Run, tmp_path: Path) -> None:
@@ -285,11 +284,11 @@ def test_imports_are_compared_before_they_are_published(listed: World, monkeypat
     dearer = msgspec.structs.replace(
         catalogue.rate_cards[0], rates=msgspec.structs.replace(catalogue.rate_cards[0].rates, input=1234)
     )
-    kept = tuple(card for card in catalogue.rate_cards[1:] if card.model != "glm-5")
+    kept = catalogue.rate_cards[1:4]
     lost = {"a-ghost": "nobody has a-ghost", "glm-5": "zhipuai has no glm-5"}
     text = dump_catalogue(
         c.Catalogue(rate_cards=(dearer, *kept)),
-        msgspec.structs.replace(imported, content_sha256="other", priced=38, unpriced=lost),
+        msgspec.structs.replace(imported, content_sha256="other", priced=4, unpriced=lost),
     )
     Path("next.yaml").write_text(text)
     code, shown, _ = run("compare", "next.yaml", *TOMORROW)
@@ -299,7 +298,7 @@ def test_imports_are_compared_before_they_are_published(listed: World, monkeypat
         ["glm-5", "zhipuai has no glm-5", "NEW: its rates in force stay as they are"],
         ["a-ghost", "nobody has a-ghost", ""],
     ]
-    assert "1 changed (1 rate card), 113 unchanged." in shown
+    assert "1 changed (1 rate card), 3 unchanged." in shown
     assert run("publish", "next.yaml", *TOMORROW)[0] == 0
     recorded = listed.app.imports({})[-1]
     assert (recorded["content_sha256"], recorded["unpriced"]) == ("other", ["a-ghost", "glm-5"])
