@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from services.catalog.domain.compare import Comparison
 from shared.catalogue.view import Version
 
 Row = dict[str, Any]
@@ -33,4 +34,17 @@ def row(version: Version[Any]) -> Row:
         "effective_from": msgspec.to_builtins(version.effective_from),
         "recorded_at": msgspec.to_builtins(version.recorded_at),
         "item": full(version.item),
+    }
+
+
+def comparison(found: Comparison) -> Row:
+    """As `schemas.Compared` describes it."""
+    return {
+        "new": [{"kind": kind, "key": key} for kind, key in found.new],
+        "gone": [{"kind": kind, "key": key} for kind, key in found.gone],
+        "changed": [
+            {"kind": each.kind, "key": each.key, "fields": {path: list(two) for path, two in each.fields.items()}}
+            for each in found.changed
+        ],
+        "unchanged": found.unchanged,
     }

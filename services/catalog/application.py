@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from services.catalog.answers import Row, full, row
+from services.catalog.answers import Row, comparison, full, row
+from services.catalog.domain.compare import compare
 from services.catalog.domain.kinds import BY_NAME
+from services.catalog.questions import Compare, History, Imports, ListQuestion, OneModel, OnePlan, OneRateCard, Question
 from services.catalog.room import CatalogueRoom
-from services.catalog.schemas import LISTS, History, Imports, ListQuestion, OneModel, OnePlan, OneRateCard, Question
+from services.catalog.schemas import LISTS
 from shared.catalogue.view import CatalogueView
 from shared.clock import Clock, system_clock
 from shared.config import Settings
@@ -44,13 +46,22 @@ class CatalogApplication(RoomApplication):
 
     def publish(self, fields: Mapping[str, Any]) -> Row:
         """Publish a catalogue or a part of one. Raises CatalogueConflict with every reason, and changes nothing."""
+        return self.writer.submit(self._publication(fields))
+
+    def check(self, fields: Mapping[str, Any]) -> Row:
+        """What `publish` would do with the same arguments, every reason against it included. Changes nothing."""
+        command = self._publication(fields)
+        self.writer.refresh()
+        return self.room.check(command)
+
+    def _publication(self, fields: Mapping[str, Any]) -> c.Publish:
         command = parse(c.Publish, fields)
         size = sum(len(getattr(command.catalogue, kind.field)) for kind in BY_NAME.values())
         if size > self.settings.batch_max:
             raise LimitExceeded(
                 f"a publication has at most {self.settings.batch_max} items", {"limit": self.settings.batch_max}
             )
-        return self.writer.submit(command)
+        return command
 
     # -- questions ------------------------------------------------------------------------------------
     def listed(self, name: str, fields: Mapping[str, Any]) -> list[Row]:
@@ -106,6 +117,20 @@ class CatalogApplication(RoomApplication):
         question = parse(History, fields)
         versions = self.view.versions(BY_NAME[question.kind].item, question.key)
         return [row(version) for version in sorted(versions, key=lambda v: v.number)]
+
+    def compare(self, fields: Mapping[str, Any]) -> Row:
+        """What differs between two instants; see `schemas.Compared`."""
+        question = parse(Compare, fields)
+        view = self.view
+        before, after = (
+            {
+                (kind.name, version.item.key): version.item
+                for kind in BY_NAME.values()
+                for version in view.items(kind.item, at, question.known_at)
+            }
+            for at in (question.before, question.after)
+        )
+        return comparison(compare(before, after))
 
     def imports(self, fields: Mapping[str, Any]) -> list[Row]:
         """Price imports, oldest first: the events' fields and their positions."""

@@ -12,9 +12,11 @@ from typing import Any
 
 import msgspec
 
-from services.catalog.domain.kinds import places
+from services.catalog.answers import comparison
+from services.catalog.domain.compare import compare
+from services.catalog.domain.kinds import Place, places
 from services.catalog.domain.margins import margin_warnings
-from services.catalog.domain.publication import decide
+from services.catalog.domain.publication import decide, judge
 from shared.catalogue.view import CatalogueView
 from shared.clock import Clock
 from shared.contracts import catalog as c
@@ -106,6 +108,22 @@ class CatalogueRoom:
             "replayed": replayed,
         }
 
+    def check(self, command: c.Publish) -> dict[str, Any]:
+        """See `schemas.Checked`: what would be decided now, and what would then be different."""
+        now = self._clock()
+        found = judge(self.view, command, now, self._tolerance_s)
+        after = {(place.kind.name, place.key): place.item for place in places(command.catalogue)}
+        held = {each: self.view.in_force(type(item), each[1], command.effective_from) for each, item in after.items()}
+        differs = compare({each: version.item for each, version in held.items() if version is not None}, after)
+        answer = comparison(differs)
+        del answer["gone"]
+        faults = [{"path": fault.path, "key": fault.key, "text": fault.text} for fault in found.faults]
+        return answer | {
+            "faults": faults,
+            "warnings": [] if faults else self._warnings(command, found.new, now),
+            "newly_unpriced": self._newly_unpriced(command),
+        }
+
     # -- its own ------------------------------------------------------------------------------------------
     def _recording_instant(self, now: datetime) -> datetime:
         """Later than every recording before it, whatever the replicas' clocks say: what was known at an
@@ -119,10 +137,35 @@ class CatalogueRoom:
 
     def _imported_last(self, imported: c.Import) -> bool:
         fields = msgspec.structs.asdict(imported)
-        for _, event in reversed(self.imports):
-            if event.package == imported.package:
-                return all(getattr(event, name) == value for name, value in fields.items())
-        return False
+        last = self._last_import(imported.package)
+        return last is not None and all(getattr(last, name) == value for name, value in fields.items())
+
+    def _warnings(self, command: c.Publish, new: Sequence[Place], now: datetime) -> list[str]:
+        """Of a publication that is not published: as its answer would have them."""
+        view = self.view.copy()
+        for place in new:
+            version = self._versions.get(place.stream, 0) + 1
+            event = place.kind.event(  # type: ignore[call-arg]
+                at=now,
+                recorded_at=now,
+                request_id=command.request_id,
+                effective_from=command.effective_from,
+                version=version,
+                item=place.item,
+            )
+            view.apply(view.position + 1, event)
+        return margin_warnings(view, [place.item for place in new], command.effective_from, now)
+
+    def _newly_unpriced(self, command: c.Publish) -> list[str]:
+        if command.imported is None:
+            return []
+        before = self._last_import(command.imported.package)
+        known = set() if before is None else set(before.unpriced)
+        sold = {version.item.model for version in self.view.items(c.RateCard, command.effective_from)}
+        return sorted((set(command.imported.unpriced) & sold) - known)
+
+    def _last_import(self, package: str) -> c.PricesImported | None:
+        return next((event for _, event in reversed(self.imports) if event.package == package), None)
 
     def _whole(self, first: Stored) -> list[LoggedEvent]:
         """All events of the publication that began with `first`."""

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from msgspec import Meta
-
+from services.catalog.questions import (
+    Compare,
+    DataCentres,
+    Deployments,
+    History,
+    Imports,
+    KindName,
+    ListQuestion,
+    Models,
+    OneModel,
+    OnePlan,
+    OneRateCard,
+    Operators,
+    Plans,
+    Policies,
+    RateCards,
+    Regions,
+    Tariffs,
+)
 from shared.contracts import catalog as c
 from shared.contracts.answers import Position, Version
-from shared.contracts.base import Answer, Command, Count, Instant, Reference, Slug
+from shared.contracts.base import Answer, Count, Instant, Reference, Slug
 from shared.contracts.methods import Method
 from shared.errors import (
     CatalogueConflict,
@@ -23,119 +40,6 @@ from shared.errors import (
     UnknownPlan,
 )
 
-LIMIT_DEFAULT = 1000
-KindName = Literal["region", "operator", "model", "data_centre", "deployment", "rate_card", "tariff", "plan", "policy"]
-Limit = Annotated[int, Meta(ge=1, description="count; bounded by the settings' page_max")]
-TariffModel = Annotated[
-    str, Meta(pattern=r"^(\*|[a-z0-9][a-z0-9._-]{0,63})\Z", description="model, or `*` for all others")
-]
-
-
-class Question(Command, frozen=True, kw_only=True):
-    """`at`: what holds at this instant (now). `known_at`: as it had been recorded by then (all that is known)."""
-
-    at: Instant | None = None
-    known_at: Instant | None = None
-
-
-class ListQuestion(Question, frozen=True, kw_only=True):
-    """Items in order of their keys after the key `after`, at most `limit`; the other fields choose."""
-
-    after: Reference = ""
-    limit: Limit = LIMIT_DEFAULT
-
-
-class Models(ListQuestion, frozen=True, kw_only=True):
-    """Models."""
-
-    family: Slug | None = None
-    status: Literal["active", "deprecated", "retired"] | None = None
-
-
-class OneModel(Question, frozen=True, kw_only=True):
-    """One model, retired or not."""
-
-    model: Slug
-
-
-class OneRateCard(Question, frozen=True, kw_only=True):
-    """What an operator charges for a model."""
-
-    operator: Slug
-    model: Slug
-
-
-class RateCards(ListQuestion, frozen=True, kw_only=True):
-    """Rate cards."""
-
-    operator: Slug | None = None
-    model: Slug | None = None
-
-
-class Plans(ListQuestion, frozen=True, kw_only=True):
-    """Offers."""
-
-    operator: Slug | None = None
-    kind: c.PlanKind | None = None
-
-
-class OnePlan(Question, frozen=True, kw_only=True):
-    """One offer."""
-
-    operator: Slug
-    plan: Slug
-
-
-class Operators(ListQuestion, frozen=True, kw_only=True):
-    """Operators."""
-
-
-class Regions(ListQuestion, frozen=True, kw_only=True):
-    """Regions."""
-
-
-class DataCentres(ListQuestion, frozen=True, kw_only=True):
-    """Data centres."""
-
-    operator: Slug | None = None
-    region: Slug | None = None
-
-
-class Deployments(ListQuestion, frozen=True, kw_only=True):
-    """Where models run."""
-
-    model: Slug | None = None
-    operator: Slug | None = None
-    data_centre: Slug | None = None
-
-
-class Tariffs(ListQuestion, frozen=True, kw_only=True):
-    """Wholesale tariffs."""
-
-    home: Slug | None = None
-    serving: Slug | None = None
-    model: TariffModel | None = None
-
-
-class Policies(ListQuestion, frozen=True, kw_only=True):
-    """Routing policies."""
-
-    operator: Slug | None = None
-
-
-class History(Command, frozen=True, kw_only=True):
-    """Every version of one item. `key`: as in its stream, such as `shanghai-telecom/kimi-k2.5` of a rate card."""
-
-    kind: KindName
-    key: Reference
-
-
-class Imports(Command, frozen=True, kw_only=True):
-    """Price imports behind log position `after`, at most `limit`."""
-
-    after: Count = 0
-    limit: Limit = LIMIT_DEFAULT
-
 
 # --- answers ---------------------------------------------------------------------------------
 class Published(Answer, frozen=True, kw_only=True):
@@ -149,6 +53,52 @@ class Published(Answer, frozen=True, kw_only=True):
     effective_from: Instant
     replayed: bool
     warnings: tuple[str, ...]
+
+
+class Reason(Answer, frozen=True, kw_only=True):
+    """A reason against a publication. `path`: the place in the catalogue it is about, such as `rate_cards.3.tiers.1`;
+    `key`: of the item there."""
+
+    path: str
+    key: str
+    text: str
+
+
+class Named(Answer, frozen=True, kw_only=True):
+    """An item."""
+
+    kind: KindName
+    key: Reference
+
+
+class Changed(Named, frozen=True, kw_only=True):
+    """An item whose fields differ. `fields`: by path, such as `rates.input`, a list of two: the value before and the
+    value after; null where there is none."""
+
+    fields: dict[str, list[Any]]
+
+
+class Compared(Answer, frozen=True, kw_only=True):
+    """What differs, kind by kind, in order of keys. `unchanged`: how many items are equal."""
+
+    new: tuple[Named, ...]
+    gone: tuple[Named, ...]
+    changed: tuple[Changed, ...]
+    unchanged: Count
+
+
+class Checked(Answer, frozen=True, kw_only=True):
+    """What publishing would do. `faults`: every reason against it; while there is one, nothing would be published and
+    there are no `warnings`. `new`, `changed` and `unchanged`: the publication against what holds when it takes effect.
+    `newly_unpriced`: models without a price in the import that have a rate card in force and were not without a
+    price in the import before."""
+
+    faults: tuple[Reason, ...]
+    warnings: tuple[str, ...]
+    new: tuple[Named, ...]
+    changed: tuple[Changed, ...]
+    unchanged: Count
+    newly_unpriced: tuple[Slug, ...]
 
 
 class ItemVersion(Answer, frozen=True, kw_only=True):
@@ -252,6 +202,14 @@ LISTS: dict[str, tuple[type[ListQuestion], KindName]] = {
 }
 
 METHODS: tuple[Method, ...] = (
+    Method(
+        "check",
+        c.Publish,
+        "What publishing would do, and every reason against it. Nothing is published.",
+        Checked,
+        (MalformedCommand, LimitExceeded, Unavailable),
+    ),
+    Method("compare", Compare, "What differs between two instants.", Compared, (MalformedCommand, Unavailable)),
     Method(
         "publish",
         c.Publish,

@@ -22,6 +22,10 @@ class CatalogService(LogService):
     def publish(self, **command: Any) -> dict[str, Any]:
         return self.app.publish(command)
 
+    @rpc
+    def check(self, **command: Any) -> dict[str, Any]:
+        return self.app.check(command)
+
     # -- one thing --------------------------------------------------------------------------------------
     @rpc
     def model(self, **query: Any) -> dict[str, Any]:
@@ -38,6 +42,10 @@ class CatalogService(LogService):
     @rpc
     def history(self, **query: Any) -> list[dict[str, Any]]:
         return self.app.history(query)
+
+    @rpc
+    def compare(self, **query: Any) -> dict[str, Any]:
+        return self.app.compare(query)
 
     @rpc
     def imports(self, **query: Any) -> list[dict[str, Any]]:

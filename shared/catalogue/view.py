@@ -57,6 +57,15 @@ class CatalogueView:
         versions.append(Version(event.version, event.effective_from, event.recorded_at, item))
         versions.sort(key=lambda v: (v.effective_from, v.number))
 
+    def copy(self) -> CatalogueView:
+        """The same view apart: events that are applied to one are not in the other."""
+        made = CatalogueView()
+        made.position = self.position
+        made._kinds = {
+            kind: {key: list(versions) for key, versions in items.items()} for kind, items in self._kinds.items()
+        }
+        return made
+
     # -- questions about one item ---------------------------------------------------------------
     def in_force(self, kind: type[T], key: str, at: datetime, known_at: datetime | None = None) -> Version[T] | None:
         """The version of an item that holds at `at`; of two with the same start, the later published."""

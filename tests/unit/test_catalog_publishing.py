@@ -191,7 +191,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (
         "a plan for an unknown family",
         {"plans": [{"operator": "east", "plan": "p", "name": "P", "kind": "payg", "scope": {"families": ["z"]}}]},
-        "plans.0.scope.families.0 (east/p): no model is of the family 'z'",
+        "plans.0.scope.families.0 (east/p): no model on sale is of the family 'z'",
     ),
     (
         "a plan for an unknown model",
@@ -229,6 +229,21 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         "a tariff with two prices",
         {"tariffs": [TARIFF | {"rates": {"input": 5}}]},
         "tariffs.0 (east/west/*): gives rates and a share of retail: only one can hold",
+    ),
+    (
+        "a tariff for an unknown model",
+        {"tariffs": [TARIFF | {"model": "m9"}]},
+        "tariffs.0.model (east/west/m9): no model 'm9' is in force then",
+    ),
+    (
+        "a tariff for a retired model",
+        {"tariffs": [TARIFF | {"model": "old"}]},
+        "tariffs.0.model (east/west/old): the model 'old' is retired: it is not sold",
+    ),
+    (
+        "a deployment of an unknown model",
+        {"deployments": [DEPLOYMENT | {"deployment": "d2", "model": "m9"}]},
+        "deployments.0.model (d2): no model 'm9' is in force then",
     ),
     (
         "a policy that prefers nobody",

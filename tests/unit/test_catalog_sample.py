@@ -38,6 +38,10 @@ CARDS = {card.key: card for card in SAMPLE.rate_cards}
         ("shanghai-telecom/payg", "payg", 0, 0),
         ("shanghai-mobile/payg", "payg", 0, 0),
         ("shanghai-telecom/postpaid", "postpaid", 0, 0),
+        ("shanghai-telecom/token-intro-19.9", "monthly", 1990, 25),
+        ("shanghai-mobile/rollover-19.9", "monthly", 1990, 20),
+        ("shanghai-mobile/payg-capped", "payg", 0, 0),
+        ("shanghai-unicom/enterprise-committed", "postpaid", 0, 0),
     ],
 )
 def test_an_offers_terms(key: str, kind: str, fee_fen: int, million_points: int) -> None:
@@ -63,6 +67,16 @@ def test_the_other_offers_are_there() -> None:
     }
     bundles = {plan.plan: plan.bundle for plan in SAMPLE.plans if plan.bundle}
     assert set(bundles) == {"bundle-broadband", "bundle-cloud-desktop", "bundle-developer"}
+
+
+def test_each_term_that_a_plan_can_have_is_in_some_offer() -> None:
+    plans = SAMPLE.plans
+    for name in ("phases", "rollover_max", "usage_discount_percent", "cap_fen", "commitment_fen"):
+        (plan,) = (plan for plan in plans if getattr(plan, name))
+        assert plan.source.startswith("assumed for the sample"), plan.key
+    assert [plan.plan for plan in plans if plan.cycle == "anniversary"] == ["rollover-19.9"]
+    kinds = {plan.kind for plan in plans}
+    assert kinds == {"payg", "monthly", "coding", "trial", "bundle", "postpaid"}
 
 
 def test_coding_plans_are_for_some_models_only() -> None:
@@ -138,7 +152,10 @@ def test_it_is_the_same_every_time() -> None:
 def test_it_can_be_published_once_and_for_all(tmp_path: Path) -> None:
     world = World(tmp_path)
     first = world.app.publish(sample_publication(NOW))
-    assert first["warnings"] == []
+    # Packages are sold at a fraction of the price as you go, of which wholesale is a share: the warnings say so.
+    assert {warning.partition(": ")[0] for warning in first["warnings"]} == {
+        plan.key for plan in SAMPLE.plans if plan.kind in ("monthly", "coding", "bundle")
+    }
     assert first["published"] == first["last_position"] - 1 > 300
     (imported,) = world.app.imports({})
     assert (imported["package"], imported["priced"], imported["unpriced"]) == ("genai-prices", len(SAMPLE.models), [])

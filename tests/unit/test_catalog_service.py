@@ -22,7 +22,7 @@ START = datetime(2026, 6, 1, tzinfo=UTC)
 LIST_COUNTS = {
     "models": 39,
     "rate_cards": 117,
-    "plans": 20,
+    "plans": 24,
     "operators": 3,
     "regions": 9,
     "data_centres": 8,
@@ -58,7 +58,7 @@ def test_single_things(client: Client) -> None:
 
 def test_every_promised_method_is_there() -> None:
     promised = {method.name for method in METHODS}
-    assert promised == {*LIST_COUNTS, "publish", "model", "rate_card", "plan", "history"}
+    assert promised == {*LIST_COUNTS, "publish", "check", "compare", "model", "rate_card", "plan", "history"}
     assert all(callable(getattr(CatalogService, name)) for name in promised)
 
 

@@ -14,7 +14,7 @@ from tokengrid import cli
 
 COMMANDS = ("demo", "up", "down", "status", "serve", "catalog", "account", "bill", "audit", "events")
 SUBCOMMANDS = {
-    "catalog": ("show", "publish", "sample"),
+    "catalog": ("show", "history", "compare", "validate", "publish", "import", "sample"),
     "account": ("open", "grant", "balance", "statement", "debits"),
     "bill": (
         "list",

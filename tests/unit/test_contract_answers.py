@@ -24,10 +24,11 @@ from shared.contracts.methods import Method, receipt_of
 from shared.contracts.schema import field_of
 from shared.eventstore.requests import Request
 from shared.messaging import codec
-from tests.unit.audit_world import EAST, JULY, LONG_AGO, WEST, Market, two_months
+from tests.unit.audit_world import ALPHA, EAST, JULY, LONG_AGO, WEST, Market, two_months
 
 SEED = 20260618
 AUGUST = "2026-08"
+AFTERWARDS = "2026-12-31T16:00:00Z"
 CLASSES: dict[str, type[Any]] = {
     "catalog": CatalogService,
     "quota": QuotaService,
@@ -212,6 +213,18 @@ ASKED: dict[str, list[Fields] | Callable[[Services], list[Fields]]] = {
             "catalogue": {"rate_cards": [{"operator": WEST, "model": "alpha", "rates": {"input": 1}}]},
         }
     ),
+    "catalog.check": [
+        {
+            "request_id": "r",
+            "effective_from": AFTERWARDS,
+            "catalogue": {"rate_cards": [ALPHA | {"rates": {"input": 1}}]},
+        },
+        {"request_id": "r", "effective_from": LONG_AGO, "catalogue": {"policies": [{"operator": "nobody"}]}},
+    ],
+    "catalog.compare": [
+        {"before": LONG_AGO, "after": AFTERWARDS},
+        {"before": AFTERWARDS, "after": "2020-01-01T00:00:00Z"},
+    ],
     "catalog.models": [{}],
     "catalog.rate_cards": [{}, {"limit": 1}, {"operator": EAST}],
     "catalog.plans": [{}],
@@ -327,6 +340,8 @@ BEFORE_ANYTHING: dict[str, Fields] = {
     **{name: {} for name, given in ASKED.items() if isinstance(given, list) and {} in given},
     "catalog.history": {"kind": "model", "key": "alpha"},
     "catalog.publish": {"request_id": "p", "effective_from": LONG_AGO, "catalogue": {}},
+    "catalog.check": {"request_id": "p", "effective_from": LONG_AGO, "catalogue": {}},
+    "catalog.compare": {"before": LONG_AGO, "after": AFTERWARDS},
     "quota.execute": {"commands": []},
     "quota.find": {**OWNER, "name": "nothing"},
     "quota.sweep": {},

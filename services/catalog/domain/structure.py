@@ -1,15 +1,17 @@
-"""What is wrong with a catalogue by itself: found without knowing what was published before."""
+"""What is wrong with a catalogue by itself: found without knowing what was published before.
+
+The terms of plans are checked in `terms`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fractions import Fraction
 
 from services.catalog.domain.daytime import MINUTES_A_DAY, covered
 from services.catalog.domain.kinds import Fault, Place, places
+from services.catalog.domain.terms import plan_faults
 from shared.contracts import catalog as c
 from shared.contracts.base import Rates
-from shared.units import round_half_away
 
 
 def structure_faults(catalogue: c.Catalogue) -> list[Fault]:
@@ -33,7 +35,7 @@ def _own_faults(item: object) -> Iterator[tuple[str, str]]:
         case c.Tariff():
             yield from _tariff(item)
         case c.Plan():
-            yield from _plan(item)
+            yield from plan_faults(item)
         case c.Model() if item.successor == item.model:
             yield ".successor", "a model cannot succeed itself"
         case _:
@@ -66,29 +68,3 @@ def _tariff(tariff: c.Tariff) -> Iterator[tuple[str, str]]:
         yield "", "a wholesale tariff is between two operators"
     if tariff.rates != Rates() and tariff.retail_percent:
         yield "", "gives rates and a share of retail: only one can hold"
-
-
-def _plan(plan: c.Plan) -> Iterator[tuple[str, str]]:
-    if plan.points_per_yuan == 0:
-        yield ".points_per_yuan", "must be above zero: usage as you go is priced by it"
-    if plan.kind == "trial" and not plan.trial_days:
-        yield ".trial_days", "a trial ends: it needs trial_days"
-    if plan.kind == "postpaid" and not plan.credit_limit:
-        yield ".credit_limit", "a postpaid plan needs a credit_limit"
-    if (plan.kind == "bundle") != (plan.bundle is not None):
-        yield ".bundle", "a plan of kind bundle, and no other, says what it is sold together with"
-    if plan.kind in ("monthly", "coding", "bundle", "trial") and not plan.allowance:
-        yield ".allowance", f"a plan of kind {plan.kind} grants points"
-    if plan.bundle is not None:
-        share = attributed_fen(plan.bundle)
-        if plan.fee_fen != share:
-            yield (
-                ".fee_fen",
-                f"the tokens' share is {plan.bundle.token_share_percent} % of {plan.bundle.bundle_price_fen} fen: "
-                f"{share}, not {plan.fee_fen}",
-            )
-
-
-def attributed_fen(bundle: c.Bundle) -> int:
-    """The part of a bundle's price that belongs to the tokens, in fen, rounded once."""
-    return round_half_away(Fraction(bundle.bundle_price_fen * bundle.token_share_percent, 100))

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from services.catalog.files import load_catalogue
+from services.catalog.files import Imported, load_catalogue
 from services.catalog.prices import Extraction, Wanted, extract, provenance, rate_card, rates
 from shared.clock import SHANGHAI
 from shared.contracts import catalog as c
@@ -79,23 +79,34 @@ def sample_catalogue() -> c.Catalogue:
     return _sample()[0]
 
 
+def import_prices(as_of: datetime) -> tuple[c.Catalogue, Imported]:
+    """Rate cards of the sample's models by the list prices at an instant, each operator's by its factor, and where they
+    came from. Models without a price are named there. Raises ValueError without a time zone."""
+    extraction = extract(_wanted(), as_of)
+    found = provenance(extraction, FEN_PER_USD)
+    imported = Imported(
+        package=found.package,
+        package_version=found.package_version,
+        content_sha256=found.content_sha256,
+        as_of=as_of,
+        fen_per_usd=FEN_PER_USD,
+        priced=found.priced,
+        unpriced=dict(sorted(extraction.unpriced.items())),
+    )
+    return c.Catalogue(rate_cards=_rate_cards(extraction)), imported
+
+
 @cache
 def _sample() -> tuple[c.Catalogue, c.Import]:
     network = load_catalogue(FOLDER / "network.yaml")
     offers = load_catalogue(FOLDER / "offers.yaml")
-    listed: list[dict[str, Any]] = _read("models.yaml")
-    wanted = {each["model"]: Wanted(each["model"], *each["source"].split("/", 1)) for each in listed}
-    extraction = extract(list(wanted.values()), AS_OF)
-    models = tuple(_model(each) for each in listed)
+    extraction = extract(_wanted(), AS_OF)
+    models = tuple(_model(each) for each in _read("models.yaml"))
     catalogue = c.Catalogue(
         operators=network.operators,
         regions=_regions(),
         models=models,
-        rate_cards=tuple(
-            rate_card(operator, each, extraction, FEN_PER_USD, factor, note)
-            for operator, (factor, note) in CALIBRATION.items()
-            for each in wanted.values()
-        ),
+        rate_cards=_rate_cards(extraction),
         plans=offers.plans,
         data_centres=network.data_centres,
         deployments=_deployments(models, network.data_centres, extraction),
@@ -103,6 +114,21 @@ def _sample() -> tuple[c.Catalogue, c.Import]:
         policies=network.policies,
     )
     return catalogue, provenance(extraction, FEN_PER_USD)
+
+
+@cache
+def _wanted() -> tuple[Wanted, ...]:
+    listed: list[dict[str, Any]] = _read("models.yaml")
+    return tuple(Wanted(each["model"], *each["source"].split("/", 1)) for each in listed)
+
+
+def _rate_cards(extraction: Extraction) -> tuple[c.RateCard, ...]:
+    return tuple(
+        rate_card(operator, each, extraction, FEN_PER_USD, factor, note)
+        for operator, (factor, note) in CALIBRATION.items()
+        for each in _wanted()
+        if each.model in extraction.prices
+    )
 
 
 def _read(name: str) -> Any:
