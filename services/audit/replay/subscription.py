@@ -161,12 +161,12 @@ class Subscription:
         beginning; for a period that quota refused, where that would have begun."""
         may = {max(turn.at, turn.begins_at)}
         for period in self.periods:
+            if period.cancelled is not None:
+                may.add(period.starts_at)
             cut = period.cut is not None and period.cut.position < turn.position
             ends_at = period.over_at if cut else period.ends_at
             if period.starts_at <= turn.at < ends_at:
                 may |= {turn.at} if turn.at_once else {turn.at, ends_at}
-            elif period.cancelled is not None:
-                may.add(period.starts_at)
         return may
 
     # -- folding ----------------------------------------------------------------------------------
