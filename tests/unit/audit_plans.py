@@ -113,7 +113,11 @@ def subscribed_months(folder: Path) -> Subscribers:
     market = Subscribers(folder, 1)
     market.publish(
         LONG_AGO,
-        **CATALOGUE | {"rate_cards": [{"operator": EAST, "model": "alpha", "rates": {"input": 1000}}], "plans": PLANS},
+        **CATALOGUE
+        | {
+            "rate_cards": [{"operator": EAST, "model": model, "rates": {"input": 1000}} for model in ("alpha", "beta")],
+            "plans": PLANS,
+        },
     )
     market.follow()
     for account, plan in (
