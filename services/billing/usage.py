@@ -23,9 +23,6 @@ from shared.eventstore.log import LoggedEvent
 from shared.eventstore.rows import insert
 from shared.sharding import shard_named
 
-# Events, for a follower that is behind (at the head there are fewer). Of 10,000 accounts that are debited by chance
-# each is met five times, and its row is written once.
-PAGE = 50_000
 FOLDED = 1000  # events, before others get their turn
 SUMMED = ("calls", *t.TOKENS, "amount")
 

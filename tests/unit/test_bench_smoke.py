@@ -13,9 +13,10 @@ import msgspec
 import pytest
 import yaml
 
+from services.billing import service
 from shared.config import Settings
 from shared.errors import MalformedCommand
-from tokengrid.bench import calls, counted, engine, goals, growth, run, sqlite, sustained
+from tokengrid.bench import calls, counted, engine, goals, growth, projecting, run, sqlite, sustained
 from tokengrid.bench.load import Load
 from tokengrid.bench.measure import Measure, Row, interleaved, percentile, with_ratios
 from tokengrid.bench.serving import Answered, receipts, serve
@@ -83,6 +84,10 @@ def test_every_goal_of_growth_has_a_row_to_stand_beside() -> None:
     assert {goals.ON_EMPTY, goals.ON_TEN_MILLION, goals.MANY_ACCOUNTS} <= planned
     counts = {counted.row_name(past.debits) for past in counted.plan()}
     assert counts == {goals.COUNTED_MILLION, goals.COUNTED_TEN_MILLION}
+
+
+def test_usage_is_projected_in_the_pages_that_the_service_takes() -> None:
+    assert projecting.PAGE == service.QUOTA_PAGE
 
 
 def test_growth_is_measured_with_the_settings_that_are_deployed() -> None:

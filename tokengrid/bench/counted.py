@@ -17,7 +17,6 @@ import psycopg
 from psycopg import sql
 
 from services.billing.application import BillingApplication
-from services.billing.usage import PAGE
 from shared.clock import period_bounds
 from shared.config import Settings
 from shared.contracts import quota as q
@@ -25,6 +24,7 @@ from shared.contracts.base import Rates, Usage, encode_event
 from tokengrid.bench import calls
 from tokengrid.bench.calls import ACCOUNTS, MODEL, OPERATOR
 from tokengrid.bench.measure import Progress, Row
+from tokengrid.bench.projecting import PAGE
 from tokengrid.servers import PostgreSQL
 
 MILLION = 1_000_000

@@ -12,13 +12,13 @@ from typing import Any
 import msgspec
 
 from services.billing.application import BillingApplication
-from services.billing.usage import PAGE
 from services.quota.application import QuotaApplication
 from shared.config import Settings
 from tokengrid.bench import calls, engine
 from tokengrid.bench.engine import USUAL
 from tokengrid.bench.measure import Measure, Work, first_error
 
+PAGE = 50_000  # as the service takes them
 PAGES = (5_000, PAGE)  # at the head of a busy log, and far behind
 AT_ONCE = 5_000  # events of one answer of the upstream
 
