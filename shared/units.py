@@ -39,9 +39,9 @@ def price(tokens: int, rate: int) -> int:
 
 def round_half_away(value: Fraction) -> int:
     """The nearest integer; a half goes away from zero. The one rounding of a bill line."""
-    n, d = abs(value).as_integer_ratio()
-    whole = (2 * n + d) // (2 * d)
-    return whole if value >= 0 else -whole
+    n, d = value.numerator, value.denominator
+    whole = (2 * abs(n) + d) // (2 * d)
+    return whole if n >= 0 else -whole
 
 
 def largest_remainder(total: int, weights: Sequence[int]) -> list[int]:

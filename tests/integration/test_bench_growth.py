@@ -8,7 +8,8 @@ import pytest
 import sqlalchemy as sa
 
 from shared.config import Settings
-from tokengrid.bench import calls, engine, filling, growth
+from tokengrid.bench import calls, counted, engine, filling, growth
+from tokengrid.bench import postgresql as postgresql_rows
 from tokengrid.bench.measure import first_error
 from tokengrid.servers import PostgreSQL
 
@@ -58,3 +59,12 @@ def test_growth_is_measured_on_a_server_that_is_gone_afterwards(tmp_path: Path, 
     assert [row.unit for row in rows] == ["debits/s", "ms", "ms", "bytes", "MiB", "MiB"]
     assert all(row.value > 0 for row in rows)
     assert not (tmp_path / "growth").exists()
+
+
+def test_usage_is_projected_with_a_past_and_a_month_is_closed(tmp_path: Path, postgresql: PostgreSQL) -> None:
+    few, many = counted.Past(3000, 30), counted.Past(6000, 60)
+    rows = counted.rows(postgresql, tmp_path, lambda _line: None, [few, many, few], page=50, active=10)
+    assert [(row.unit, row.against) for row in rows] == [("debits/s", None), ("debits/s", rows[0].name)]
+    month = postgresql_rows.month(postgresql, tmp_path, lambda _line: None, 30)
+    assert [row.unit for row in month] == ["bills/s", "ms", "ms"]
+    assert all(row.value > 0 for row in (*rows, *month))

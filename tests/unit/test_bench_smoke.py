@@ -13,9 +13,10 @@ import msgspec
 import pytest
 import yaml
 
+from services.billing import service
 from shared.config import Settings
 from shared.errors import MalformedCommand
-from tokengrid.bench import calls, engine, goals, growth, run, sqlite, sustained
+from tokengrid.bench import calls, counted, engine, goals, growth, projecting, run, sqlite, sustained
 from tokengrid.bench.load import Load
 from tokengrid.bench.measure import Measure, Row, interleaved, percentile, with_ratios
 from tokengrid.bench.serving import Answered, receipts, serve
@@ -40,6 +41,7 @@ def test_the_rows_of_the_embedded_store_are_kept_as_json_and_as_a_chart_without_
     assert all(row["value"] > 0 for row in kept)
     names = {row["name"] for row in kept}
     assert {"SQLite: engine, 10 a batch", "SQLite: replay of the log", FLOOR} <= names
+    assert {"SQLite: usage projected, 100 debits a page", "SQLite: a month closed, 40 accounts"} <= names
     loading = "SQLite: load an account with 1,500 events"
     assert {loading, f"{loading}, 500 of them after its snapshot"} <= names
     assert all((row["ratio"] is None) == (row["against"] is None) for row in kept)
@@ -60,6 +62,8 @@ def test_a_ratio_is_within_the_run_and_what_was_not_measured_is_no_reference() -
         ([Row(goals.MANY_ACCOUNTS, 1024.0, "MiB")], True),
         ([Row(goals.MANY_ACCOUNTS, 1025.0, "MiB")], False),
         ([Row(goals.ENGINE, 60.0, "debits/s", 0.6, "another row")], None),
+        ([Row(goals.CLOSED, 2000.0, "bills/s")], True),
+        ([Row(goals.CLOSED, 1999.0, "bills/s")], False),
     ],
 )
 def test_a_row_stands_beside_what_was_promised_of_it(rows: list[Row], expected: bool | None) -> None:
@@ -78,6 +82,12 @@ def test_goals_are_kept_with_the_rows_that_have_one(tmp_path: Path) -> None:
 def test_every_goal_of_growth_has_a_row_to_stand_beside() -> None:
     planned = {run.name for _, runs in growth.plan() for run in runs}
     assert {goals.ON_EMPTY, goals.ON_TEN_MILLION, goals.MANY_ACCOUNTS} <= planned
+    counts = {counted.row_name(past.debits) for past in counted.plan()}
+    assert counts == {goals.COUNTED_MILLION, goals.COUNTED_TEN_MILLION}
+
+
+def test_usage_is_projected_in_the_pages_that_the_service_takes() -> None:
+    assert projecting.PAGE == service.QUOTA_PAGE
 
 
 def test_growth_is_measured_with_the_settings_that_are_deployed() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from tokengrid.bench import closing, counted, projecting
 from tokengrid.bench.measure import Row
 
 
 class Goal(NamedTuple):
-    """Of the row `name`: its ratio to `against` is at least `at_least`, or its value at most `at_most`."""
+    """Of the row `name`: its ratio to `against` is at least `at_least`, or, against nothing, its value is; or its value
+    is at most `at_most`."""
 
     name: str
     against: str | None = None
@@ -23,6 +25,10 @@ SINGLE = "RabbitMQ: quota.debit, one command a call"
 ON_EMPTY = "PostgreSQL, a minute: 0 events stored"
 ON_TEN_MILLION = "PostgreSQL, a minute: 10,000,000 events stored"
 MANY_ACCOUNTS = "PostgreSQL: memory of a process, 1,000,000 accounts, 50,000 of them active, at its most"
+USAGE_PROJECTED = projecting.row_name("PostgreSQL", projecting.PAGES[-1])
+CLOSED = closing.row_name("PostgreSQL", closing.ACCOUNTS)
+CLOSED_FULL = closing.row_name("PostgreSQL", closing.FULL_ACCOUNTS)
+COUNTED_MILLION, COUNTED_TEN_MILLION = counted.row_name(counted.MILLION), counted.row_name(10 * counted.MILLION)
 
 GOALS = (
     Goal(ENGINE, "PostgreSQL: floor, bare insert, 1,000 a commit", at_least=0.7),
@@ -34,6 +40,10 @@ GOALS = (
     Goal(SINGLE, "RabbitMQ: stock @rpc, SQLAlchemy updates a balance", at_least=6),
     Goal(ON_TEN_MILLION, ON_EMPTY, at_least=0.7),
     Goal(MANY_ACCOUNTS, at_most=1024),
+    Goal(USAGE_PROJECTED, ENGINE, at_least=3),
+    Goal(CLOSED, at_least=2000),
+    Goal(CLOSED_FULL, at_least=2000),
+    Goal(COUNTED_TEN_MILLION, COUNTED_MILLION, at_least=0.7),
 )
 
 
@@ -49,4 +59,6 @@ def _beside(row: Row, goal: Goal | None) -> Row:
     if goal.at_most is not None:
         return row._replace(goal=f"at most {goal.at_most:g} {row.unit}", met=row.value <= goal.at_most)
     assert goal.at_least is not None
+    if goal.against is None:
+        return row._replace(goal=f"at least {goal.at_least:g} {row.unit}", met=row.value >= goal.at_least)
     return row._replace(goal=f"at least {goal.at_least:g}", met=row.ratio is not None and row.ratio >= goal.at_least)

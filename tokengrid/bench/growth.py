@@ -90,7 +90,7 @@ def plan(million: int = MILLION, seconds: float = MINUTE_S, active: int = ACCOUN
 def rows(folder: Path, progress: Progress, planned: Sequence[tuple[Log, Sequence[Run]]] | None = None) -> list[Row]:
     """All rows. A server runs meanwhile, and has ended on return, its data gone."""
     found: dict[Run, list[Found]] = {}
-    with _server(folder / "growth") as server:
+    with deployed(folder / "growth") as server:
         for number, (log, runs) in enumerate(planned or plan()):
             progress(f"growth: {log.events:,} events of {log.accounts:,} accounts: filling")
             name = f"growth_{number}"
@@ -107,7 +107,8 @@ def rows(folder: Path, progress: Progress, planned: Sequence[tuple[Log, Sequence
 
 
 @contextmanager
-def _server(folder: Path) -> Iterator[PostgreSQL]:
+def deployed(folder: Path) -> Iterator[PostgreSQL]:
+    """A server with the settings above. It has ended afterwards, and its data is gone."""
     server = PostgreSQL(folder)
     try:
         server.start()

@@ -16,7 +16,7 @@ from shared.eventstore.database import engine as new_engine
 from shared.eventstore.database import migrate
 from shared.eventstore.log import LoggedEvent
 from shared.eventstore.recorders import COLUMNS
-from tokengrid.bench import calls, engine, stock
+from tokengrid.bench import calls, closing, engine, projecting, stock
 from tokengrid.bench.measure import Measure, Progress, Row, Work, first_error, interleaved
 from tokengrid.servers import PostgreSQL
 
@@ -29,18 +29,40 @@ COPY_HEADER, COPY_END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 
 def rows(server: PostgreSQL, folder: Path, progress: Progress) -> list[Row]:
     """All rows; `server` runs, and gets databases of its own for them."""
-    with ExitStack() as closing:
+    with ExitStack() as stack:
         settings = Settings(database=server.create_database("engine"))
         app = engine.quota(settings, Settings(var=folder / "catalog"))
-        closing.callback(app.close)
+        stack.callback(app.close)
         sample = engine.sample(app)
         library = stock.application(_stock_environment(server.create_database("stock")))
-        closing.callback(library.close)
+        stack.callback(library.close)
         connection = _floor(server.create_database("floor"))
-        closing.callback(connection.close)
-        measures = [floor(connection, sample), *stock.measures(library, STORE), *engine.measures(app, STORE)]
-        first = interleaved(measures, ROUNDS, progress)
-        return [*first, *engine.after(app, STORE, ROUNDS, progress), *weights(server, folder, progress)]
+        stack.callback(connection.close)
+        metered = engine.quota(Settings(database=server.create_database("metered")), Settings(var=folder / "metered"))
+        stack.callback(metered.close)
+        billing = projecting.behind(metered, Settings(database=server.create_database("usage")))
+        stack.callback(billing.close)
+        measures = [
+            floor(connection, sample),
+            *stock.measures(library, STORE),
+            *engine.measures(app, STORE),
+            *projecting.measures(metered, billing, STORE),
+        ]
+        return [
+            *interleaved(measures, ROUNDS, progress),
+            *engine.after(app, STORE, ROUNDS, progress),
+            *weights(server, folder, progress),
+            *month(server, folder, progress),
+        ]
+
+
+def month(server: PostgreSQL, folder: Path, progress: Progress, accounts: int = closing.ACCOUNTS) -> list[Row]:
+    """A month's close, on a database of its own."""
+    name = f"month_{accounts}"
+    settings = Settings(database=server.create_database(name))
+    found = closing.rows(settings, Settings(var=folder / name), STORE, accounts, progress)
+    server.drop_database(name)
+    return found
 
 
 def _stock_environment(url: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from shared import collector
 from shared.errors import SetupFailed
-from tokengrid.bench import broker, chart, growth, postgresql, sqlite
+from tokengrid.bench import broker, chart, closing, counted, growth, postgresql, sqlite
 from tokengrid.bench.goals import with_goals
 from tokengrid.bench.measure import Progress, Row, with_ratios
 from tokengrid.servers import PostgreSQL
@@ -90,6 +90,9 @@ def measured(folder: Path, store: Store, progress: Progress, *, full: bool = Fal
             server.remove()
     if full:
         rows += growth.rows(folder, progress)
+        with growth.deployed(folder / "deployed") as server:
+            rows += counted.rows(server, folder, progress)
+            rows += postgresql.month(server, folder, progress, closing.FULL_ACCOUNTS)
     return rows
 
 

@@ -13,11 +13,12 @@ from shared.eventstore.database import engine as new_engine
 from shared.eventstore.database import migrate
 from shared.eventstore.log import LoggedEvent
 from shared.eventstore.recorders import COLUMNS
-from tokengrid.bench import calls, engine, stock
+from tokengrid.bench import calls, closing, engine, projecting, stock
 from tokengrid.bench.measure import Measure, Progress, Row, Work, interleaved
 
 STORE = "SQLite"
 ROUNDS = 5
+DEBITS_MAX = 5  # of an account in a page, as in the largest of the usual ones
 INSERT = f"INSERT INTO events ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -31,26 +32,35 @@ def rows(
     accounts: int = calls.ACCOUNTS,
 ) -> list[Row]:
     """All rows; `folder` is used for the files and must be empty."""
-    with ExitStack() as closing:
+    with ExitStack() as stack:
         settings = Settings(var=folder / "engine")
         app = engine.quota(settings, settings, accounts)
-        closing.callback(app.close)
+        stack.callback(app.close)
         sample = engine.sample(app, accounts)
         library = stock.application(
             {"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": str(folder / "stock.db")}
         )
-        closing.callback(library.close)
+        stack.callback(library.close)
         connection = _floor(folder / "floor.db")
-        closing.callback(connection.close)
+        stack.callback(connection.close)
+        metered = engine.quota(Settings(var=folder / "metered"), Settings(var=folder / "metered"), accounts)
+        stack.callback(metered.close)
+        billing = projecting.behind(metered, metered.settings)
+        stack.callback(billing.close)
+        pages = sorted({min(page, DEBITS_MAX * accounts) for page in projecting.PAGES})
         measures = [
             floor(connection, sample),
             *stock.measures(library, STORE),
             *engine.measures(app, STORE, batches, accounts),
+            *projecting.measures(metered, billing, STORE, accounts, pages),
         ]
         stored = sum(len(e.state) for e in sample) / len(sample)
         return [
             *interleaved(measures, rounds, progress),
             *engine.after(app, STORE, rounds, progress, long_life),
+            *closing.rows(
+                Settings(var=folder / "month"), Settings(var=folder / "month"), STORE, 2 * accounts, progress
+            ),
             Row("a debit as stored JSON", stored, "bytes"),
         ]
 

@@ -23,8 +23,8 @@ def plain(value: Any) -> Any:
         return {
             # Nearly all fields are strings and integers: they are not worth a call each.
             name: held if type(held) is str or type(held) is int else plain(held)
-            for name, default in _defaults(type(value))
-            if (held := getattr(value, name)) is not default and held != default
+            for (name, default), held in zip(_defaults(type(value)), msgspec.structs.astuple(value), strict=True)
+            if held is not default and held != default
         }
     if isinstance(value, tuple | list):
         return [plain(part) for part in value]
