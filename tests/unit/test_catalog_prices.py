@@ -6,11 +6,9 @@ What the source itself says is asked of it here by its own means, at explicit in
 from __future__ import annotations
 
 import csv
-import os
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
-from pathlib import Path
 
 import genai_prices.data_snapshot as source
 import pytest
@@ -30,11 +28,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.catalog.domain.daytime import Window, covered, shanghai_minutes, standard_and_off_peak
-from services.catalog.prices import Unpriced, Wanted, extract, list_price, provenance, rate, rate_card
+from services.catalog.prices import SOURCE_KEYS, Unpriced, Wanted, extract, list_price, provenance, rate, rate_card
 from services.catalog.sample import AS_OF, FEN_PER_USD
 from shared.catalogue.view import applicable_rates
 from shared.contracts.base import Rates, Usage
 from shared.units import POINTS_PER_FEN, points
+from tests.folders import REFERENCE
 
 KIMI = Wanted("kimi-k2.5", "moonshotai", "kimi-k2.5")
 V4_PRO = Wanted("deepseek-v4-pro", "deepseek", "deepseek-v4-pro")
@@ -43,7 +42,6 @@ REASONER = Wanted("deepseek-reasoner", "deepseek", "deepseek-reasoner")
 M3 = Wanted("minimax-m3", "minimax", "minimax-m3")
 QWEN = Wanted("qwen-plus", "openrouter", "qwen/qwen-plus")
 
-REFERENCE = Path(os.environ.get("TOKENGRID_REFERENCE", Path(__file__).parents[3] / "shared"))
 CUT = REFERENCE / "data" / "prices" / "model_prices_genai_prices_0.2.3.csv"
 
 
@@ -107,22 +105,29 @@ def test_a_calls_price_is_the_sources_own(wanted: Wanted, hour: int, input_token
     assert ours == Fraction(theirs) * 400 * POINTS_PER_FEN * 10_000
 
 
+def tiered(cell: str) -> dict[int, Fraction]:
+    """A price of the cut, such as `0.3 | >512000: 0.6`, by the input tokens above which it holds."""
+    base, *tiers = cell.split(" | >")
+    above = (tier.split(": ") for tier in tiers)
+    return {0: Fraction(base)} | {int(tokens): Fraction(price) for tokens, price in above}
+
+
 @pytest.mark.skipif(not CUT.exists(), reason=f"no reference data at {CUT}: set TOKENGRID_REFERENCE")
 def test_prices_are_those_of_the_independent_cut() -> None:
     with CUT.open() as file:
-        rows = [row for row in csv.DictReader(file) if row["input_mtok"] and row["tiered"] == "False"]
-    assert len(rows) > 40
-    wanted = {n: Wanted(f"m{n}", row["provider"], row["matched_id"]) for n, row in enumerate(rows)}
-    found = extract(list(wanted.values()), AS_OF)
+        rows = [row for row in csv.DictReader(file) if row["input_mtok"]]
+    assert len(rows) > 60
+    assert sum(row["tiered"] == "True" for row in rows) >= 10
+    found = extract([Wanted(f"m{n}", row["provider"], row["matched_id"]) for n, row in enumerate(rows)], AS_OF)
     assert not found.unpriced
     for n, row in enumerate(rows):
         # The cut was made at noon, UTC: off-peak where a model has such prices.
         listed = found.prices[f"m{n}"]
         noon = [w.value for w in listed.windows if 20 * 60 in covered(w.from_minute, w.to_minute)]
-        here = noon[0] if noon else listed.prices
-        assert (here.input, here.output) == (Fraction(row["input_mtok"]), Fraction(row["output_mtok"])), row
-        if row["cache_read_mtok"]:
-            assert here.cached_input == Fraction(row["cache_read_mtok"]), row
+        here = {0: noon[0] if noon else listed.prices} | dict(listed.tiers)
+        for token_class, column in SOURCE_KEYS.items():
+            for above, price in tiered(row[column] or row["input_mtok"]).items():
+                assert getattr(here[above], token_class) == price, (row, token_class, above)
 
 
 # --- its traps ----------------------------------------------------------------------------------------
@@ -136,6 +141,11 @@ def test_a_dated_row_holds_from_its_day_on() -> None:
     after = extract([V4_PRO], at("2026-08-17T00:00:00")).prices[V4_PRO.model]
     assert (before.prices.input, before.row) == (Fraction("0.435"), "undated row")
     assert (after.prices.input, after.row) == (Fraction("0.66"), "row from 2026-08-17")
+
+
+def test_an_undated_row_that_answers_for_any_day_says_so_in_the_rate_cards_source() -> None:
+    early = rate_card("o", V4_PRO, extract([V4_PRO], at("2026-08-16T23:59:59")), 712)
+    assert "deepseek/deepseek-v4-pro, undated row, as of 2026-08-16, 712 fen per USD" in early.source
 
 
 def test_hours_do_not_shadow_the_rows_before_their_own() -> None:
@@ -183,6 +193,8 @@ def test_an_update_in_this_process_changes_nothing() -> None:
         (ModelPrice(output_mtok=Decimal(1)), "has no input price"),
         (ModelPrice(input_mtok=Decimal(1)), "has no output price"),
         (usd("1", requests_kcount=Decimal(5)), "charges by requests_kcount too"),
+        (usd("1", output_reasoning_mtok=Decimal(5)), "charges by output_reasoning_mtok too"),
+        (usd("1", output_citation_mtok=Decimal(5)), "charges by output_citation_mtok too"),
     ],
 )
 def test_what_rates_cannot_express_stays_unpriced(row: ModelPrice, reason: str) -> None:
