@@ -108,11 +108,11 @@ def fold(events: Iterable[Heard], closed: Set[tuple[str, str]] = frozenset()) ->
             case q.TokensDebited():
                 row = _row(page, heard, event.model, event.rate_card, event.serving_operator, closed)
                 row.add(event)
-                row.charged += _unpaid(event.draws) + event.overdrawn
+                row.charged += unpaid(event)
             case q.DebitReversed():
                 row = _row(page, heard, event.model, event.rate_card, "", closed)
                 row.amount -= event.amount
-                row.charged -= _unpaid(event.draws) + event.overdrawn
+                row.charged -= unpaid(event)
             case q.PointsGranted():
                 page.granted.append((heard, event))
             case q.AccountOpened():
@@ -154,9 +154,9 @@ def _row(page: Metering, heard: Heard, model: str, rate_card: str, serving: str,
     return row
 
 
-def _unpaid(draws: Iterable[q.Draw]) -> int:
-    """Millipoints that stand against the credit limit."""
-    return sum(draw.amount for draw in draws if draw.grant == q.CREDIT)
+def unpaid(event: q.TokensDebited | q.DebitReversed) -> int:
+    """Millipoints that no grant pays for, or had paid for: they stand against the credit limit, or are overdrawn."""
+    return sum(draw.amount for draw in event.draws if draw.grant == q.CREDIT) + event.overdrawn
 
 
 def _calendar(at: datetime) -> tuple[str, str, datetime]:
