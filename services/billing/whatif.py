@@ -66,7 +66,7 @@ class Rerated(NamedTuple):
 
 
 @contextlib.contextmanager
-def _unseen(title: str, unit: str, total: int | None = None) -> Iterator[Tick]:
+def _unseen(title: str, unit: str, total: int | None = None) -> Iterator[Tick]:  # noqa: ARG001 - nobody looks
     yield lambda _done: None
 
 

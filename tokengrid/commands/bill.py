@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from shared.units import show_points, yuan
-from tokengrid.commands import bill_close, bill_desk, bill_files
+from tokengrid.commands import bill_close, bill_desk, bill_files, bill_review
 from tokengrid.commands.options import (
     VAR,
     AnyMonthOption,
@@ -28,6 +28,7 @@ CLOSE, DESK = "Close a month", "Work on bills"
 app = typer.Typer(no_args_is_help=True, help="Bills: look into them, close a month, pay, correct, make void.")
 app.command(rich_help_panel=CLOSE)(bill_close.close)
 app.command(rich_help_panel=CLOSE)(bill_desk.draft)
+app.command("what-if", rich_help_panel=CLOSE)(bill_review.what_if_month)
 app.command(rich_help_panel=DESK, context_settings=bill_desk.NEGATIVE)(bill_desk.pay)
 app.command("credit-note", rich_help_panel=DESK)(bill_desk.credit_note)
 app.command(rich_help_panel=DESK)(bill_desk.void)
