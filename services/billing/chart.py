@@ -25,7 +25,7 @@ PALETTE = ("#0b5cad", "#2a9d8f", "#e9a23b", "#7a5195", "#d1495b", "#9aa5b1")
 SVG = "http://www.w3.org/2000/svg"
 STEPS = (1, 2, 5)
 
-_STYLE = {
+STYLE = {
     "background": "transparent",
     "plot_background": "transparent",
     "foreground": "#46525e",
@@ -62,9 +62,9 @@ def month_chart(dates: Sequence[str], days: Sequence[Day]) -> str:
     names = [name for name in (*shown, OTHERS) if name in amounts]
     height = max((sum(amounts[name][day] for name in names if amounts[name][day] > 0) for day in dates), default=0)
     top = height // MILLIPOINTS_PER_POINT
-    labels = _labels(top)
+    labels = axis_labels(top)
     chart = pygal.StackedBar(
-        style=Style(**_STYLE, colors=tuple(colours(days)[name] for name in names)),
+        style=Style(**STYLE, colors=tuple(colours(days)[name] for name in names)),
         js=[],
         width=960,
         height=230,
@@ -83,7 +83,7 @@ def month_chart(dates: Sequence[str], days: Sequence[Day]) -> str:
     chart.uuid = "month"  # random otherwise; a page has one chart, and the same bill the same page
     for name in names:
         chart.add(name, [max(0, amounts[name][date]) // MILLIPOINTS_PER_POINT for date in dates])
-    return _bare(chart.render_tree())
+    return bare(chart.render_tree())
 
 
 def _biggest(days: Sequence[Day]) -> list[str]:
@@ -93,7 +93,7 @@ def _biggest(days: Sequence[Day]) -> list[str]:
     return sorted(totals, key=lambda model: (-totals[model], model))[:MODELS_SHOWN]
 
 
-def _labels(top: int) -> list[int]:
+def axis_labels(top: int) -> list[int]:
     """About four round steps up to or just above `top`."""
     if top <= 0:
         return [0, 1]
@@ -113,7 +113,7 @@ def _short(step: int) -> Callable[[float], str]:
     return lambda points: f"{int(points) // size:,}{letter if points else ''}"
 
 
-def _bare(root: ElementTree.Element) -> str:
+def bare(root: ElementTree.Element) -> str:
     """Without what pygal puts in for its scripts: they are not there."""
     for parent in list(root.iter()):
         for child in list(parent):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from shared.units import show_points, yuan
-from tokengrid.commands import bill_close, bill_desk, bill_files, bill_rebuild
+from tokengrid.commands import bill_close, bill_desk, bill_files, bill_rebuild, bill_review
 from tokengrid.commands.options import (
     VAR,
     AnyMonthOption,
@@ -29,6 +29,7 @@ app = typer.Typer(no_args_is_help=True, help="Bills: look into them, close a mon
 app.command(rich_help_panel=CLOSE)(bill_close.close)
 app.command(rich_help_panel=CLOSE)(bill_desk.draft)
 app.command("rebuild", rich_help_panel=CLOSE)(bill_rebuild.rebuild_bills)
+app.command("what-if", rich_help_panel=CLOSE)(bill_review.what_if_month)
 app.command(rich_help_panel=DESK, context_settings=bill_desk.NEGATIVE)(bill_desk.pay)
 app.command("credit-note", rich_help_panel=DESK)(bill_desk.credit_note)
 app.command(rich_help_panel=DESK)(bill_desk.void)

@@ -51,7 +51,7 @@ def period_of_plan(subscription: Subscription, start: datetime, context: Context
     version = context.plan(key, start)
     plan = version.item
     months = subscription.months if key == subscription.plan else 0
-    phase, fee_fen, allowance = _phase(plan, months)
+    phase, fee_fen, allowance = phase_of(plan, months)
     span, ends_at = _span(plan, subscription, start)
     number = subscription.number + 1
     granted = period_allowance(allowance, span.part_days, span.whole_days)
@@ -84,7 +84,7 @@ def grant_name(subscription: str, number: int) -> str:
     return f"plan/{subscription}/{number}"
 
 
-def _phase(plan: Plan, months: int) -> tuple[int, int, int]:
+def phase_of(plan: Plan, months: int) -> tuple[int, int, int]:
     """Number of the phase (0: the plan's own terms), fee and allowance, after so many months on the plan."""
     until = 0
     for number, phase in enumerate(plan.phases, start=1):
