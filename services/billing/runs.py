@@ -28,7 +28,7 @@ from shared.errors import UnknownOperator
 from shared.eventstore.batch import Stored
 from shared.eventstore.log import NewEvent
 
-ISSUE_MAX = 200  # bills of one call: it must not hold up the process's other work for long
+ISSUE_MAX = 500  # bills of one call: it must not hold up the process's other work for more than a quarter of a second
 PAIRS_MAX = 50  # statements of one call, each with a line per model
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.billing.domain.metered import Debit, Readers
@@ -138,12 +138,14 @@ def held(folded: Metering) -> tuple[dict[Any, list[Any]], dict[Any, list[int]], 
     return usage, wholesale, folded.on_time
 
 
+@settings(max_examples=50)
 @given(drawn=EVENTS)
 def test_a_page_becomes_what_its_whole_events_say(drawn: list[dict[str, Any]]) -> None:
     events = logged(drawn)
     assert held(fold_log(events, closed_in_may)) == by_the_rules(events)
 
 
+@settings(max_examples=50)
 @given(drawn=EVENTS, cuts=st.lists(st.integers(0, 12), max_size=3))
 def test_a_fold_is_the_sum_of_the_folds_of_its_parts(drawn: list[dict[str, Any]], cuts: list[int]) -> None:
     events = logged(drawn)
