@@ -159,14 +159,14 @@ class Subscription:
     def may_turn(self, turn: Turn) -> set[datetime]:
         """When it may take effect: at once, or where the period that was running ended; before there was one, at the
         beginning; for a period that quota refused, where that would have begun."""
-        may = {max(turn.at, turn.begins_at)}
+        may = {turn.at, max(turn.at, turn.begins_at)}
         for period in self.periods:
-            if period.cancelled is not None:
-                may.add(period.starts_at)
             cut = period.cut is not None and period.cut.position < turn.position
             ends_at = period.over_at if cut else period.ends_at
-            if period.starts_at <= turn.at < ends_at:
-                may |= {turn.at} if turn.at_once else {turn.at, ends_at}
+            if not turn.at_once and period.starts_at <= turn.at < ends_at:
+                may.add(ends_at)
+            if period.cancelled is not None:
+                may.add(period.starts_at)
         return may
 
     # -- folding ----------------------------------------------------------------------------------
