@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.catalog.files import FILE_MAX_BYTES, dump_catalogue, load_catalogue, parse_catalogue
+from services.catalog.files import (
+    FILE_MAX_BYTES,
+    Imported,
+    dump_catalogue,
+    load_catalogue,
+    parse_catalogue,
+    read_text,
+)
 from services.catalog.sample import sample_catalogue
 from shared.contracts import catalog as c
 from shared.errors import MalformedCommand
@@ -111,6 +119,35 @@ def test_an_empty_file_is_an_empty_catalogue() -> None:
 
 def test_what_is_written_is_read_back_equal() -> None:
     assert parse_catalogue(dump_catalogue(sample_catalogue())) == sample_catalogue()
+
+
+def test_where_rates_came_from_stands_beside_them() -> None:
+    imported = Imported(
+        package="p",
+        package_version="1",
+        content_sha256="ab",
+        as_of=datetime(2026, 11, 1, 12, tzinfo=UTC),
+        fen_per_usd=712,
+        priced=1,
+        unpriced={"m2": "nobody has m2", "m1": "has no input price"},
+    )
+    catalogue = c.Catalogue(models=(c.Model(model="m1", family="m", developer="D"),))
+    read = read_text(dump_catalogue(catalogue, imported))
+    assert (read.catalogue, read.imported, read.faults) == (catalogue, imported, ())
+    assert imported.recorded().unpriced == ("m1", "m2")
+    assert read_text("models: []").imported is None
+    assert [fault.partition(":")[0] for fault in faults("imported:\n  package: p\n  priced: many\n")] == [
+        *["line 1"] * 4,  # what is missing
+        "line 3",
+    ]
+
+
+def test_a_reason_from_elsewhere_finds_its_line() -> None:
+    read = read_text(CONTRADICTORY.replace("input: 7", "input: 9"))
+    assert read.fault("rate_cards.0.tiers.1", "east/m1", "why") == (7, "rate_cards.0.tiers.1 (east/m1)", "why")
+    assert read.fault("rate_cards.1.model", "east/m1", "why").line == 9
+    # What is not written there stands where its item does.
+    assert read.fault("rate_cards.1.tiers.4", "east/m1", "why").line == 8
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30))
