@@ -28,6 +28,7 @@ SUBCOMMANDS = {
         "settlement",
         "close",
         "draft",
+        "what-if",
         "pay",
         "credit-note",
         "void",
