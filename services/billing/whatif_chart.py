@@ -65,16 +65,23 @@ def _bucket(fen: int) -> int:
 
 
 def _named(bucket: int) -> str:
+    """From its least difference to below the next bucket's."""
     if not bucket:
         return "0"
-    low, high = 10 ** (abs(bucket) - 1), 10 ** abs(bucket) - 1
-    sign = "-" if bucket < 0 else "+"
-    return f"{sign}{yuan(low)} to {yuan(high)}"
+    low, high = (_plain(10**power) for power in (abs(bucket) - 1, abs(bucket)))
+    return f"{'-' if bucket < 0 else '+'}{low} to {high}"
+
+
+def _plain(fen: int) -> str:
+    """A power of ten as yuan, without zeros that say nothing."""
+    return f"{fen // FEN_PER_YUAN:,}" if fen >= FEN_PER_YUAN else yuan(fen).rstrip("0")
 
 
 def _distribution(differences: Sequence[int]) -> str:
     found = buckets(differences)
-    chart = _bars("subscribers", [label for _, label, _ in found], max(count for *_, count in found), str)
+    chart = _bars(
+        "subscribers", [f"{label}: {count:,}" for _, label, count in found], max(count for *_, count in found), str
+    )
     colours = {-1: LESS, 0: SAME, 1: MORE}
     chart.add("", [{"value": count, "color": colours[sign]} for sign, _, count in found])
     return bare(chart.render_tree())

@@ -29,6 +29,7 @@ SUBCOMMANDS = {
         "close",
         "draft",
         "rebuild",
+        "what-if",
         "pay",
         "credit-note",
         "void",
