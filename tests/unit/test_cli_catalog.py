@@ -182,6 +182,12 @@ def test_what_is_asked_wrongly(world: World, run: Run, arguments: list[str]) -> 
     assert (code, shown, len(told.splitlines())) == (2, "", 1)
 
 
+def test_a_summary_counts_by_kind() -> None:
+    named = [{"kind": kind} for kind in ("policy", "policy", "data_centre", "plan")]
+    found = {"new": named, "changed": [], "unchanged": 7}
+    assert catalog_compare.summary(found) == "4 new (2 policies, 1 data centre, 1 plan), 0 changed, 7 unchanged"
+
+
 # --- both times ---------------------------------------------------------------------------------------
 def test_two_instants_are_compared(world: World, run: Run) -> None:
     world.clock.advance(60)

@@ -15,6 +15,7 @@ import typer
 
 from services.catalog.files import CatalogueFile, Imported, load_file, read_file
 from tokengrid.commands.catalog_options import (
+    PLURALS,
     WORDS,
     CatalogueArgument,
     From,
@@ -124,8 +125,12 @@ def summary(found: Row) -> str:
 
 
 def _by_kind(named: Iterable[Row]) -> str:
-    counted = Counter(WORDS[each["kind"]] for each in named)
-    return f" ({', '.join(f'{n} {word}' for word, n in counted.items())})" if counted else ""
+    counted = Counter(each["kind"] for each in named)
+    return (
+        f" ({', '.join(f'{n} {(WORDS if n == 1 else PLURALS)[kind]}' for kind, n in counted.items())})"
+        if counted
+        else ""
+    )
 
 
 def _print_comparison(found: Row, json: bool) -> None:

@@ -70,6 +70,7 @@ KINDS: dict[Kind, tuple[str, str, str | None]] = {
     Kind.policies: ("policies", "policy", "operator"),
 }
 WORDS = {stream: stream.replace("_", " ") for _, stream, _ in KINDS.values()}
+PLURALS = {stream: method.replace("_", " ") for method, stream, _ in KINDS.values()}
 
 
 def shown(value: Any) -> str:
