@@ -27,6 +27,7 @@ from shared.eventstore.log import LoggedEvent
 from shared.eventstore.projection import Projector
 
 PAGE = 5000  # events of a log at once
+FOLDED = 50_000  # of usage in one go: the more of them, the fewer rows are written twice
 DIFFERENCES_MAX = 1000  # kept; all are counted
 Reader = Callable[[str, int, int], Sequence[LoggedEvent]]  # log, after, limit; a page of that log
 Progress = Callable[[int], None]  # bills compared so far
@@ -163,7 +164,10 @@ class _Retold:
         projector = self._usage.setdefault(log, Projector(self._database, UsageProjection(log)))
         reached = self._reached.get(log, 0)
         while reached < to:
-            page = self._read(log, reached, min(PAGE, to - reached))
+            page: list[LoggedEvent] = []
+            most = min(FOLDED, to - reached)
+            while len(page) < most and (part := self._read(log, reached + len(page), min(PAGE, most - len(page)))):
+                page += part
             if not page:
                 return  # the log is shorter than a bill says: what is missing shows in its figures
             self.events += len(page)
