@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import msgspec
 
 from services.billing.whatif import Rerated, what_if
+from shared.contracts import catalog as c
 from shared.contracts.billing import Bill
 from shared.contracts.catalog import Catalogue
+from tests.unit.audit_world import Market
 from tests.unit.subscription_world import CATALOGUE, OPERATOR, World
 
 JUNE = "2026-06"
@@ -46,24 +49,35 @@ def dearer(factor: int) -> Catalogue:
     return catalogue(rate_cards=[card(factor)])
 
 
-def closed(world: World, period: str = JUNE) -> World:
-    """The month after, every account billed."""
+def unchanged(market: Market) -> Catalogue:
+    """All rate cards and plans that had one version only."""
+    events = [logged.event for logged in market.catalog.log.read(0, 1000)]
+    cards = [event.item for event in events if isinstance(event, c.RateCardPublished)]
+    plans = [event.item for event in events if isinstance(event, c.PlanPublished)]
+    keys = Counter(item.key for item in (*cards, *plans))
+    return Catalogue(
+        rate_cards=tuple(item for item in cards if keys[item.key] == 1),
+        plans=tuple(item for item in plans if keys[item.key] == 1),
+    )
+
+
+def close(world: World, period: str = JUNE) -> None:
+    """The month after has begun, and every account is billed."""
     year, month = map(int, period.split("-"))
     world.until(f"{year}-{month + 1:02d}-02", hours=240)
     run = {"operator": OPERATOR, "period": period, "quota_position": world.quota.log.head()}
     while world.billing.submit("issue_bills", run)["remaining"]:
         pass
-    return world
 
 
-def rerated(world: World, other: Catalogue, period: str = JUNE) -> Rerated:
-    """What became of the one account's bill; no log has grown."""
+def rerated(world: World, account: str, other: Catalogue, period: str = JUNE) -> Rerated:
+    """What became of an account's bill; no log has grown."""
     logs = Logs(world)
     before = logs.heads()
-    (found,) = what_if(logs, period, other)
+    found = what_if(logs, period, other)
     assert logs.heads() == before
-    assert found.again == found.issued
-    return found
+    assert all(one.again == one.issued for one in found)
+    return next(one for one in found if one.issued.account == account)
 
 
 def lines(bill: Bill) -> list[tuple[str, int]]:
