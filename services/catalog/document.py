@@ -81,6 +81,9 @@ class Document:
             if key is None:
                 self._fault(key_node, path, "a name must be plain text")
                 continue
+            if any("\ud800" <= letter <= "\udfff" for letter in key):
+                self._fault(key_node, path, "a name has half a character in it")
+                continue
             at = _join(path, key)
             if key in data:
                 self._fault(key_node, at, f"stands twice: first in line {self._lines[at]}")

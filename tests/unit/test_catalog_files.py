@@ -113,6 +113,16 @@ def test_what_is_no_catalogue(text: str, fault: str) -> None:
     assert faults(text)[0].startswith(fault)
 
 
+def test_a_name_with_half_a_character_is_refused() -> None:
+    assert faults('"\\ud800": 1\n') == ["line 1: a name has half a character in it"]
+
+
+def test_a_list_without_end_is_refused_as_one() -> None:
+    part = "{from_minute: 0, to_minute: 60, rates: {input: 1}}"
+    text = f"rate_cards:\n- {{operator: e, model: m, rates: {{input: 5}}, off_peak: [{', '.join([part] * 101)}]}}\n"
+    assert faults(text) == ["line 2: rate_cards.0.off_peak (e/m): has 101 entries, more than 100"]
+
+
 def test_an_empty_file_is_an_empty_catalogue() -> None:
     assert parse_catalogue("# nothing yet\n") == c.Catalogue()
 

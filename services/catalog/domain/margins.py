@@ -133,7 +133,8 @@ class _Margins:
                 yield reference, None
             return
         for token_class in TOKEN_CLASSES:
-            lowest = min(getattr(rates, token_class) for rates in (card.rates, *(part.rates for part in card.off_peak)))
+            parts = (card.rates, *(part.rates for part in (*card.off_peak, *card.tiers)))
+            lowest = min(getattr(rates, token_class) for rates in parts)
             if lowest * worth < getattr(tariff.rates, token_class) * kept:
                 yield reference, (token_class, lowest)
 

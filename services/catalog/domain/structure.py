@@ -13,6 +13,8 @@ from services.catalog.domain.terms import plan_faults
 from shared.contracts import catalog as c
 from shared.contracts.base import Rates
 
+PARTS_MAX = 100  # tiers, parts of a day or phases of one item: more is a mistake, and each is held against the others
+
 
 def structure_faults(catalogue: c.Catalogue) -> list[Fault]:
     """Every fault of a catalogue's own making: duplicate keys, tiers, hours, terms that contradict each other."""
@@ -28,6 +30,10 @@ def structure_faults(catalogue: c.Catalogue) -> list[Fault]:
 
 def _own_faults(item: object) -> Iterator[tuple[str, str]]:
     """Path inside the item (with a leading dot, or empty) and complaint."""
+    for name in ("tiers", "off_peak", "phases"):
+        if (count := len(getattr(item, name, ()))) > PARTS_MAX:
+            yield f".{name}", f"has {count} entries, more than {PARTS_MAX}"
+            return
     match item:
         case c.RateCard():
             yield from _tiers(item)
