@@ -22,9 +22,11 @@ demo: $(VENV)/.runtime ## Run the main job: a month of 20,000 calls, billed, set
 	@$(BIN)/tokengrid demo $(ARGS)
 
 test: $(VENV)/.dev ## Install what is needed and run all tests
+	@$(BIN)/python -m tokengrid.servers.install
 	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target test-whole test-units
 
-# Two runs side by side, each with servers of its own: neither keeps two cores busy.
+# Two runs side by side, each with servers of its own: neither keeps two cores busy. Both draw from one seed.
+export TOKENGRID_TEST_SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 .PHONY: test-units test-whole
 test-units: $(VENV)/.dev
 	@$(PYTEST) tests/unit tests/conformance $(ARGS)

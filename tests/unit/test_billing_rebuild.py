@@ -1,4 +1,5 @@
-"""Issued bills are computed again from the logs, as of what each knew; what was altered is found and named."""
+"""Issued bills are computed again from the logs, as of what each knew; what was altered is found and named; what was
+deleted comes back."""
 
 from __future__ import annotations
 
@@ -8,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+from services.billing import tables as t
 from services.billing.application import BillingApplication
-from services.billing.rebuild import Rebuilt, rebuild
+from services.billing.rebuild import Rebuilt, over_rpc, rebuild
+from services.billing.schemas import BillOf, Bills, SubscriptionsOf, UsageOf
 from shared.contracts.base import Usage
+from shared.contracts.billing import DryRun
 from shared.contracts.catalog import Plan
 from shared.eventstore.log import LoggedEvent
 from tests.unit.billing_world import JULY, JUNE, QuotaLog, billing, catalogue, follow, issue, july, june, set_clock
@@ -105,6 +110,13 @@ def test_usage_that_was_altered_shows_in_the_bills_that_had_it(summer: Summer) -
     assert {d.path: (d.stored, d.computed) for d in found.differences}["lines.1.fen"] == ("100", "200")
 
 
+def test_what_no_bill_could_carry_is_a_difference_and_the_others_are_compared(summer: Summer) -> None:
+    found = summer.again(altered("quota", 2, lambda debit: debit.update(amount=10**16, overdrawn=10**16)))
+    assert (found.bills, found.equal) == (5, 4)
+    (difference,) = found.differences
+    assert (difference.number, difference.path) == (f"{OPERATOR}-{JUNE}-000001", "lines")
+
+
 def test_a_late_debit_in_the_bill_that_carries_it(summer: Summer) -> None:
     late = next(e.position for e in summer.quota.events if e.event.recorded_at == july(2))
     found = summer.again(altered("quota", late, lambda debit: debit.update(overdrawn=0)))
@@ -129,3 +141,47 @@ def test_a_log_that_was_cut_is_missed(summer: Summer) -> None:
         assert not summer.again().ok
     finally:
         summer.quota.events.append(last)
+
+
+def test_services_are_asked_for_no_more_events_at_once_than_they_give() -> None:
+    quota = QuotaLog()
+    opened = quota.open()
+    log = [opened._replace(position=position)._asdict() for position in range(1, 2_501)]
+    asked: list[Any] = []
+
+    class Service:
+        def call(self, service: str, method: str, /, **which: Any) -> Any:
+            asked.append((service, method, which))
+            return {"events": log[which["after"] : which["after"] + which["limit"]]}
+
+    read = over_rpc(Service())
+    assert [event.position for event in read("quota-1", 100, 20_000)] == list(range(101, 2_501))
+    assert [which for _, _, which in asked] == [{"after": n, "limit": 1_000, "shard": 1} for n in (100, 1_100, 2_100)]
+    assert len(read("quota", 0, 1_200)) == 1_200
+
+
+def shown(app: BillingApplication) -> list[Any]:
+    """Whatever billing answers about the summer."""
+    rows = app.bills(Bills())["bills"]
+    asked = [
+        {"operator": OPERATOR, "account": account, "period": period} for account in "ab" for period in (JUNE, JULY)
+    ]
+    return [
+        rows,
+        [app.bill(BillOf(number=row["number"])) for row in rows],
+        [app.usage(UsageOf(**about)) for about in asked],
+        [app.dry_run(DryRun(**about)) for about in asked],
+        [app.subscriptions(SubscriptionsOf(operator=OPERATOR, account=account)) for account in "ab"],
+    ]
+
+
+def test_every_read_model_comes_back_when_all_are_deleted(summer: Summer) -> None:
+    app, before = summer.app, shown(summer.app)
+    with app.engine.begin() as connection:
+        for table in (*t.meta.sorted_tables, sa.table("catalogue_copy"), sa.table("followed")):
+            connection.execute(sa.delete(table))
+    app.close()
+    summer.app = app = BillingApplication(app.settings, app.clock)
+    assert app.bills(Bills())["bills"] == before[0]  # from its own log, at once
+    follow(app, summer.quota, summer.catalog, page=3)
+    assert shown(app) == before

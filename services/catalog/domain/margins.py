@@ -133,7 +133,7 @@ class _Margins:
                 yield reference, None
             return
         for token_class in TOKEN_CLASSES:
-            parts = (card.rates, *(part.rates for part in (*card.off_peak, *card.tiers)))
+            parts = (card.rates, *(part.rates for part in card.off_peak), *(tier.rates for tier in card.tiers))
             lowest = min(getattr(rates, token_class) for rates in parts)
             if lowest * worth < getattr(tariff.rates, token_class) * kept:
                 yield reference, (token_class, lowest)
