@@ -278,7 +278,7 @@ def test_of_a_void_bill_the_next_one_counts(tmp_path: Path) -> None:
 
 
 # --- what is shown ----------------------------------------------------------------------------
-def test_came_torows_and_movers(world: World) -> None:
+def test_sums_rows_and_movers(world: World) -> None:
     found = [one for one in what_if(Logs(world), "2026-06", dearer(3)) if one.issued.account.startswith("mover")]
     told = sums(found)
     assert (told.more, told.less, told.same) == (2, 0, 1)
