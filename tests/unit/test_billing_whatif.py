@@ -5,15 +5,21 @@ All that happens in June happens in one world, each story to an account of its o
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from services.billing.whatif import what_if
 from services.billing.whatif_chart import buckets
 from services.billing.whatif_sums import as_csv, movers, sums
+from services.catalog.files import dump_catalogue
 from shared.contracts.billing import BillIssued
 from shared.contracts.catalog import Catalogue
 from shared.errors import MalformedCommand
@@ -21,6 +27,8 @@ from tests.simulation.year import Year
 from tests.unit.audit_world import JULY, JUNE, Tampering, two_months
 from tests.unit.subscription_world import OPERATOR, POINT, World, plan
 from tests.unit.whatif_world import Logs, card, catalogue, charged, close, dearer, lines, rerated, unchanged
+from tokengrid import cli
+from tokengrid.commands import bill_review
 
 NOTHING = Catalogue()
 PAYG = {"kind": "payg", "fee_fen": 0, "allowance": 0, "overage": "payg"}
@@ -31,7 +39,7 @@ class Story:
     """What happens to one account, in whole points of kimi's input."""
 
     def __init__(self, world: World, account: str, **opened: Any) -> None:
-        self.world, self.account, self.debits = world, account, 0
+        self.world, self.account, self.debits, self.reversed = world, account, 0, 0
         world.of_quota("open_account", account, **opened)
 
     def grant(self, points: int, **about: Any) -> Story:
@@ -52,6 +60,11 @@ class Story:
             part = {} if each is None else {"amount": each * POINT}
             self.world.of_quota("reverse", self.account, debit="d1", **part)
         return self
+
+    def reverse_next(self) -> None:
+        """The oldest debit that was not reversed, whole."""
+        self.reversed += 1
+        self.world.of_quota("reverse", self.account, debit=f"d{self.reversed}")
 
     def take(self, plan: str) -> Story:
         self.world.follow()
@@ -175,6 +188,31 @@ def test_points_are_drawn_anew(world: World, account: str, factor: int, in_fact:
     assert (charged(found.issued), charged(found.other)) == (in_fact, then)
 
 
+def test_what_if_is_what_quota_itself_would_have_come_to(tmp_path: Path, seed: int) -> None:
+    # The same commands, under the rates that are published and under those of the file; of grants alike that never
+    # end, it does not matter which one is drawn first.
+    chance = random.Random(seed)
+    told = [(chance.choice(("grant", "use", "use", "use", "reverse")), chance.randrange(1, 100)) for _ in range(40)]
+    found = {}
+    for factor in (1, 3):
+        made = World(tmp_path / str(factor))
+        made.publish("2026-05-31T16:00:00Z", rate_cards=[card(factor)])
+        story = Story(made, "a", credit_limit=10**9)
+        for what, points in told:
+            if what == "grant":
+                story.grant(points)
+            elif what == "use":
+                story.use(points)
+            elif story.debits > story.reversed:
+                story.reverse_next()
+        close(made)
+        found[factor] = {other: rerated(made, "a", dearer(other)).other.lines[-1] for other in (1, 3)}
+        made.close()
+    for other in (1, 3):
+        came_to = {(line.amount, line.charged, line.fen) for line in (its[other] for its in found.values())}
+        assert len(came_to) == 1, (seed, other, came_to)
+
+
 def test_off_peak_is_when_the_call_began(world: World) -> None:
     assert charged(rerated(world, "at-night", catalogue(rate_cards=[card(off_peak=[NIGHT])])).other) == 50
 
@@ -265,3 +303,25 @@ def test_subscribers_are_counted_by_powers_of_ten() -> None:
         (0, "0", 2),
         (1, "+0.01 to 0.1", 1),
     ]
+
+
+def test_the_command_shows_a_table_and_writes_files(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bill_review, "session", lambda *_: contextlib.nullcontext(Logs(world)))
+    file, rows, chart = tmp_path / "other.yaml", tmp_path / "rows.csv", tmp_path / "chart.svg"
+    file.write_text(dump_catalogue(dearer(3)))
+    asked = ["bill", "what-if", "2026-06", str(file)]
+    assert cli.run([*asked, "--csv", str(rows), "--chart", str(chart)]) == 0
+    shown = capsys.readouterr().out
+    accounts = len(what_if(Logs(world), "2026-06", NOTHING))
+    assert f"{rows}: {accounts} subscribers" in shown
+    assert "mover-a" in shown
+    assert len(list(csv.reader(rows.read_text().splitlines()))) == accounts + 1
+    assert ElementTree.parse(chart).getroot().get("viewBox") == "0 0 960 728"
+    assert cli.run([*asked, "--json", "--limit", "1"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["what_if_fen"] - told["actual_fen"] == told["difference_fen"] > 0
+    assert (len(told["movers"]), told["not_computed_again"]) == (1, [])
+    assert cli.run([*asked, "--operator", "nobody"]) == 1
+    assert "No bill of nobody stands for 2026-06" in capsys.readouterr().err
