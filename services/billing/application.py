@@ -254,7 +254,6 @@ class BillingApplication(RoomApplication):
 
 def _shown(subscription: Subscription, now: datetime) -> dict[str, Any]:
     shown = subscription.running(now) or subscription.last
-    turn = subscription.turn
     return {
         "subscription": subscription.name,
         "plan": shown.started.plan if shown is not None else subscription.plan,
@@ -262,7 +261,7 @@ def _shown(subscription: Subscription, now: datetime) -> dict[str, Any]:
         "period": shown.number if shown is not None else 0,
         "starts_at": shown.starts_at.isoformat() if shown is not None else None,
         "ends_at": shown.ends_at.isoformat() if shown is not None else None,
-        "next_plan": turn[1] if turn is not None else "",
+        "next_plan": subscription.turns[-1][1] if subscription.turns else "",
     }
 
 

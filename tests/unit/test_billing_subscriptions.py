@@ -189,6 +189,40 @@ class TestChanging:
         world.until("2026-08-02")
         assert [e.phase for e in world.events(b.PlanPeriodStarted)] == [0, 1, 2]
 
+    def test_a_change_that_was_worked_out_and_taken_back_leaves_the_first_months_as_they_were(
+        self, tmp_path: Path
+    ) -> None:
+        world = World(tmp_path / "ahead", subscribe_ahead_s=7200)
+        world.open()
+        name = world.take("welcome")
+        world.at("2026-06-30 22:10")
+        world.ask("change_subscription", subscription=name, plan="large")
+        world.at("2026-06-30 23:00")
+        world.ask("change_subscription", subscription=name, plan="welcome")
+        world.until("2026-08-02")
+        assert [p.split(" ", 2)[2] for p in world.periods()] == ["0 fen 10000 points"] + ["1500 fen 20000 points"] * 2
+        world.close()
+
+    def test_one_that_was_to_hold_before_is_not_lost_to_a_later_one(self, world: World) -> None:
+        name = world.take("small")
+        world.ask("change_subscription", subscription=name, plan="large")
+        world.at("2026-07-03")  # July has not been worked out yet
+        world.ask("change_subscription", subscription=name, plan="reduced")
+        world.until("2026-08-02")
+        assert [p.split()[0] for p in world.periods()] == ["small", "large", "reduced"]
+
+    def test_a_pause_in_the_last_hour_does_not_forget_what_was_to_come(self, tmp_path: Path) -> None:
+        world = World(tmp_path / "ahead", subscribe_ahead_s=7200)
+        world.open()
+        name = world.take("small")
+        world.at("2026-06-30 22:10")
+        world.ask("change_subscription", subscription=name, plan="large")
+        world.ask("pause_subscription", subscription=name)
+        world.until("2026-07-11")
+        world.ask("resume_subscription", subscription=name)
+        assert [p.split()[0] for p in world.periods()] == ["small", "large"]
+        world.close()
+
 
 class TestPausing:
     def test_from_the_periods_end_no_other_begins_until_it_is_resumed(self, world: World) -> None:

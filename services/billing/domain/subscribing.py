@@ -192,7 +192,7 @@ def _change(command: b.ChangeSubscription, thinking: _Thinking) -> None:
     effective_at = _effective_at(command, subscription, running, thinking.context)
     plan = thinking.context.plan(command.plan, effective_at).item
     current = running.started.plan if running is not None else subscription.plan
-    if command.plan == current and subscription.plan == current and subscription.turn is None:
+    if command.plan == current and subscription.plan == current and not subscription.turns:
         raise AlreadySubscribed(
             f"{subscription.name} has the plan {command.plan!r}", {"subscription": subscription.name}
         )
@@ -267,7 +267,7 @@ def _refuse_second(plan: str, thinking: _Thinking, but: str) -> None:
     """A plan runs once on an account."""
     now = thinking.context.now
     for other in thinking.state.by_name.values():
-        taken = {other.plan, *((other.turn[1],) if other.turn else ())}
+        taken = {other.plan, *(plan for _, plan in other.turns)}
         if other.name != but and plan in taken and other.ended_from is None and other.status(now) != "ended":
             raise AlreadySubscribed(
                 f"the plan {plan!r} runs already, as {other.name}", {"subscription": other.name, "plan": plan}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from datetime import date, datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from services.billing.domain.cycle import day_in_shanghai
 from shared.contracts import billing as b
@@ -18,13 +18,25 @@ PERIODS_KEPT = 3  # the one worked out ahead, the one that runs, the one before
 UNSETTLED_KEPT = 24  # periods whose points may still roll over: quota says when they have expired
 
 
+Turn = tuple[datetime, str]  # from when on which plan
+
+
+class Before(NamedTuple):
+    """What a period changes of its subscription, as it was: it may not take place."""
+
+    plan: str
+    months: int
+    turns: tuple[Turn, ...]
+
+
 class Period:
     """A period of a plan and what became of it. `ends_at`: where it was cut, then."""
 
-    __slots__ = ("cancelled", "credited", "cut_days", "ends_at", "rolled_over", "started")
+    __slots__ = ("before", "cancelled", "credited", "cut_days", "ends_at", "rolled_over", "started")
 
-    def __init__(self, started: b.PlanPeriodStarted) -> None:
+    def __init__(self, started: b.PlanPeriodStarted, before: Before) -> None:
         self.started = started
+        self.before = before
         self.ends_at = started.ends_at
         self.cut_days: int | None = None
         self.cancelled = self.credited = self.rolled_over = False
@@ -50,12 +62,12 @@ class Subscription:
 
     def __init__(self, event: b.SubscriptionStarted) -> None:
         self.name = event.subscription
-        self.plan = event.plan  # of the periods that begin next, unless `turn` says otherwise
+        self.plan = event.plan  # of the periods that begin next, until a turn
         self.begins_at = event.starts_at  # before it no further period begins
         self.anchor: date = day_in_shanghai(event.starts_at)
         self.months = 0  # periods begun on this plan: they tell the phase
         self.number = 0
-        self.turn: tuple[datetime, str] | None = None  # from when on which other plan
+        self.turns: list[Turn] = []  # still to come, in order
         self.paused_from: datetime | None = None
         self.ended_from: datetime | None = None
         self.periods: list[Period] = []  # the latest, cancelled ones left out
@@ -79,7 +91,7 @@ class Subscription:
 
     def plan_from(self, at: datetime) -> str:
         """The plan of a period that begins at `at`."""
-        return self.turn[1] if self.turn is not None and self.turn[0] <= at else self.plan
+        return next((plan for since, plan in reversed(self.turns) if since <= at), self.plan)
 
     def next_start(self) -> datetime | None:
         """When the next period begins; None if none does."""
@@ -115,7 +127,7 @@ class Subscription:
                 if cancelled is not None:
                     cancelled.cancelled = True
                     self.periods.remove(cancelled)
-                    self.months = max(0, self.months - 1)
+                    self._take_back(cancelled.before)
             case b.PlanPeriodCut():
                 cut = self._period(event.number)
                 cut.ends_at, cut.cut_days = event.at, event.left_days
@@ -124,9 +136,9 @@ class Subscription:
             case b.PointsRolledOver():
                 self._period(event.number).rolled_over = True
             case b.SubscriptionChanged():
-                self.turn = (event.effective_at, event.plan)
-                if self.last is None:
-                    self.plan, self.turn = event.plan, None
+                # It replaces what was to hold later, never what is to hold before it.
+                before = [turn for turn in self.turns if turn[0] < event.effective_at]
+                self.turns = [*before, (event.effective_at, event.plan)]
             case b.SubscriptionPaused():
                 self.paused_from = event.effective_at
             case b.SubscriptionResumed():
@@ -139,15 +151,22 @@ class Subscription:
                 raise TypeError(f"not an event of a subscription: {type(event).__name__}")
 
     def _begin(self, event: b.PlanPeriodStarted) -> None:
+        over = tuple(turn for turn in self.turns if turn[0] <= event.starts_at)
+        before = Before(self.plan, self.months, over)
         if event.plan != self.plan:
             self.plan, self.months = event.plan, 0
-        if self.turn is not None and self.turn[0] <= event.starts_at:
-            self.turn = None
+        self.turns = self.turns[len(over) :]
         self.months += 1
         self.number = event.number
         old = [p for p in self.periods[-UNSETTLED_KEPT:] if p.unsettled]
         self.periods = [p for p in old if p not in self.periods[1 - PERIODS_KEPT :]] + self.periods[1 - PERIODS_KEPT :]
-        self.periods.append(Period(event))
+        self.periods.append(Period(event, before))
+
+    def _take_back(self, before: Before) -> None:
+        """As it was before a period, but for what was asked since."""
+        self.plan, self.months = before.plan, before.months
+        since = min((at for at, _ in self.turns), default=None)
+        self.turns[:0] = [turn for turn in before.turns if since is None or turn[0] < since]
 
     def _period(self, number: int) -> Period:
         found = self.period(number)
