@@ -28,9 +28,7 @@ from services.billing.earlier import credit_left
 from services.billing.focus.pages import focus_page
 from services.billing.focus.rows import focus_csv
 from services.billing.page import render_bill
-from services.billing.renewal import Done, Renewal, Send
-from services.billing.runs import bill_of, check_operator
-from services.billing.schemas import (
+from services.billing.questions import (
     BillOf,
     BillPage,
     Bills,
@@ -43,6 +41,8 @@ from services.billing.schemas import (
     SubscriptionsOf,
     UsageOf,
 )
+from services.billing.renewal import Done, Renewal, Send
+from services.billing.runs import bill_of, check_operator
 from services.billing.subscribers import stream_of
 from services.billing.usage import UsageProjection, projection_name
 from shared.catalogue.copy import CatalogueCopy

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from services.billing import tables as t
 from services.billing.chargefile import Charge, charge_file
 from services.billing.cutoff import malformed
-from services.billing.schemas import ChargeFile
+from services.billing.questions import ChargeFile
 
 
 def next_charge_file(connection: sa.Connection, query: ChargeFile, limit: int) -> dict[str, Any]:

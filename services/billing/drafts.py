@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from services.billing import reading
 from services.billing.cutoff import bounds, check_followed
 from services.billing.domain.canonical import plain, sha256_of
+from services.billing.questions import DraftBills
 from services.billing.runs import ISSUE_MAX, bill_of, check_shard
-from services.billing.schemas import DraftBills
 from services.billing.usage import projection_name
 from shared.catalogue.view import CatalogueView
 

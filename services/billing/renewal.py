@@ -15,8 +15,8 @@ import msgspec
 import sqlalchemy as sa
 
 from services.billing import tables as t
+from services.billing.domain.inward import Advance, CloseOff, DropPeriod, SettlePeriod
 from services.billing.domain.metering import microseconds
-from services.billing.domain.subscribing import Advance, CloseOff, DropPeriod, SettlePeriod
 from shared.clock import Clock
 from shared.config import Settings
 from shared.contracts.base import Command

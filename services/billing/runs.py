@@ -19,7 +19,7 @@ from services.billing.domain.canonical import settled, sha256_of
 from services.billing.domain.rating import rate
 from services.billing.domain.settlement import Served, statement
 from services.billing.earlier import void_count
-from services.billing.schemas import DraftBills
+from services.billing.questions import DraftBills
 from shared import telemetry
 from shared.catalogue.view import CatalogueView
 from shared.contracts import billing as b

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from services.billing.application import BillingApplication
-from services.billing.schemas import (
+from services.billing.questions import (
     BillOf,
     BillPage,
     Bills,

@@ -11,9 +11,10 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from services.billing import tables as t
+from services.billing.domain.inward import Advance, CloseOff, DropPeriod, Inward, SettlePeriod
 from services.billing.domain.metering import microseconds
 from services.billing.domain.plan_periods import Context
-from services.billing.domain.subscribing import Advance, CloseOff, DropPeriod, Elsewhere, Inward, SettlePeriod, decide
+from services.billing.domain.subscribing import Elsewhere, decide
 from services.billing.domain.subscription import Subscriptions
 from services.billing.subscribed import STREAM
 from shared.catalogue.copy import CatalogueCopy

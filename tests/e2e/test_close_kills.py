@@ -13,7 +13,7 @@ from random import Random
 
 import pytest
 
-from services.billing.schemas import CloseStatus
+from services.billing.questions import CloseStatus
 from shared.contracts.base import Usage
 from tests.unit.billing_world import JUNE, QuotaLog, billing, follow, issued, june
 

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from services.billing.application import BillingApplication
-from services.billing.schemas import Bills, ChargeFile
+from services.billing.questions import Bills, ChargeFile
 from shared.contracts.base import Usage
 from tests.local_billing import LocalBilling
 from tests.threads import at_once

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from services.billing.application import BillingApplication
-from services.billing.schemas import Bills, Settlement, UsageOf
+from services.billing.questions import Bills, Settlement, UsageOf
 from shared.contracts.base import Usage
 from shared.contracts.billing import BillIssued
 from tests.unit.billing_world import JULY, JUNE, QuotaLog, billing, catalogue, follow, issue, july, june, set_clock

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from services.billing import tables as t
 from services.billing.application import BillingApplication
-from services.billing.schemas import Settlement
+from services.billing.questions import Settlement
 from shared.clock import FrozenClock
 from shared.config import Settings
 from shared.contracts.base import Usage

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from services.billing.schemas import BillOf, Bills
+from services.billing.questions import BillOf, Bills
 from services.quota.schemas import Sweep
 from shared.clock import SHANGHAI, period_of
 from shared.errors import TokengridError

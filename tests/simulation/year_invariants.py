@@ -18,8 +18,8 @@ from services.audit.replay.findings import Findings
 from services.audit.replay.ledger import Ledger
 from services.audit.replay.prices import Prices
 from services.audit.replay.reader import LogReader
+from services.billing.questions import Bills
 from services.billing.rebuild import rebuild
-from services.billing.schemas import Bills
 from shared.clock import period_of
 from shared.contracts.billing import DryRun
 from tests.simulation.year import Year

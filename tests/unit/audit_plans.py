@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from services.billing.schemas import Bills
+from services.billing.questions import Bills
 from services.quota.schemas import Sweep
 from shared.clock import SHANGHAI
 from tests.unit.audit_world import CATALOGUE, EAST, JULY, JUNE, LONG_AGO, Market

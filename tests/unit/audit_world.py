@@ -17,7 +17,7 @@ from typing import Any
 
 from services.audit.application import AuditApplication
 from services.billing.application import BillingApplication
-from services.billing.schemas import Bills, Statements
+from services.billing.questions import Bills, Statements
 from services.catalog.application import CatalogApplication
 from services.quota.schemas import Balances, Sweep
 from services.quota.shards import QuotaShards

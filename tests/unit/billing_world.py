@@ -10,7 +10,7 @@ from typing import Any
 from services.billing.application import BillingApplication
 from services.billing.domain.metering import Heard, Sums, fold
 from services.billing.domain.rating import Used
-from services.billing.schemas import BillOf, Bills
+from services.billing.questions import BillOf, Bills
 from shared.catalogue.view import CatalogueView
 from shared.clock import SHANGHAI, FrozenClock
 from shared.config import Settings

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from services.billing.application import BillingApplication
-from services.billing.schemas import SubscriptionsOf
+from services.billing.questions import SubscriptionsOf
 from services.catalog.application import CatalogApplication
 from services.quota.application import QuotaApplication
 from services.quota.schemas import Balance, Sweep

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from services.billing.application import BillingApplication
 from services.billing.chargecheck import check_charge_file
 from services.billing.chargefile import Charge, charge_file
-from services.billing.schemas import ChargeFile
+from services.billing.questions import ChargeFile
 from shared.contracts.base import Usage
 from tests.unit.billing_world import JUNE, QuotaLog, billing, follow, issue, june
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from services.billing.application import BillingApplication
-from services.billing.schemas import Bills
+from services.billing.questions import Bills
 from shared.contracts.base import Usage
 from shared.contracts.billing import DryRun
 from shared.errors import IdempotencyConflict, LimitExceeded, MalformedCommand, UnknownAccount

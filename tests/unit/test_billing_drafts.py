@@ -9,7 +9,7 @@ import pytest
 
 from services.billing.application import BillingApplication
 from services.billing.domain.canonical import plain
-from services.billing.schemas import CloseStatus, DraftBills
+from services.billing.questions import CloseStatus, DraftBills
 from shared.contracts.base import Usage
 from shared.errors import MalformedCommand, NotCaughtUp, UnknownOperator
 from shared.sharding import shard_of

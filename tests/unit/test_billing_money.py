@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from services.billing.application import BillingApplication
-from services.billing.schemas import BillOf, Bills
+from services.billing.questions import BillOf, Bills
 from shared.contracts.base import Usage
 from shared.errors import IdempotencyConflict, LimitExceeded, MalformedCommand, UnknownBill
 from tests.unit.billing_world import QuotaLog, billing, follow, issue, june

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 from services.billing import tables as t
 from services.billing.application import BillingApplication
+from services.billing.questions import BillOf, Bills, SubscriptionsOf, UsageOf
 from services.billing.rebuild import Rebuilt, over_rpc, rebuild
-from services.billing.schemas import BillOf, Bills, SubscriptionsOf, UsageOf
 from shared.contracts.base import Usage
 from shared.contracts.billing import DryRun
 from shared.contracts.catalog import Plan

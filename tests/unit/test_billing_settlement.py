@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from services.billing.domain.settlement import Served, settlement, statement
-from services.billing.schemas import Settlement, Statements
+from services.billing.questions import Settlement, Statements
 from shared.catalogue.view import CatalogueView
 from shared.contracts.base import Rates, Usage
 from shared.contracts.billing import StatementLine, TokenSums

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from services.billing.application import BillingApplication
-from services.billing.schemas import BillOf, BillPage, Bills, ChargeFile
+from services.billing.questions import BillOf, BillPage, Bills, ChargeFile
 from shared.contracts.base import Usage
 from shared.errors import BillSettled, Conflict, MalformedCommand
 from shared.eventstore.log import NewEvent

@@ -12,7 +12,7 @@ import pytest
 from services.billing.application import BillingApplication
 from services.billing.chargecheck import check_charge_file
 from services.billing.focus.check import check_focus
-from services.billing.schemas import BillPage, ChargeFile, Focus
+from services.billing.questions import BillPage, ChargeFile, Focus
 from shared.contracts.base import Usage
 from shared.contracts.schema import parse
 from shared.errors import Unavailable

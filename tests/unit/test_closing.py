@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from services.billing.application import BillingApplication
-from services.billing.schemas import Bills, CloseStatus
+from services.billing.questions import Bills, CloseStatus
 from shared.contracts.base import Usage
 from shared.errors import PeriodOpen, TokengridError, Unavailable, UnknownOperator
 from shared.sharding import shard_of

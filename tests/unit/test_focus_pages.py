@@ -8,7 +8,7 @@ import pytest
 
 from services.billing.application import BillingApplication
 from services.billing.focus.check import check_focus
-from services.billing.schemas import BillOf, Focus
+from services.billing.questions import BillOf, Focus
 from shared.contracts import catalog as c
 from shared.contracts.base import Usage
 from tests.unit.billing_world import JULY, JUNE, QuotaLog, billing, catalogue, follow, issue, june

@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from services.billing.domain.cycle import days_left
+from services.billing.domain.inward import Advance, CloseOff, DropPeriod, Inward, SettlePeriod
 from services.billing.domain.plan_periods import Context, cancelled, credited, grant_name, period_of_plan
 from services.billing.domain.subscription import Period, Subscription, Subscriptions
 from shared.contracts import billing as b
-from shared.contracts.base import Command, Event, Name
+from shared.contracts.base import Event
 from shared.contracts.catalog import Plan
 from shared.errors import (
     AlreadySubscribed,
@@ -27,45 +28,6 @@ from shared.errors import (
 SUBSCRIPTIONS_MAX = 100  # of one account that are not over: each decision looks at all of them
 PERIODS_AT_ONCE_MAX = 60  # periods that one decision catches up with
 AHEAD_MAX_DAYS = 366  # how far in the future a subscription may start
-
-
-# --- what billing asks itself; never a client ------------------------------------------------------
-class Advance(Command, frozen=True, kw_only=True):
-    """Work out the account's periods that begin by `until`."""
-
-    operator: str
-    account: str
-    until: datetime
-
-
-class SettlePeriod(Command, frozen=True, kw_only=True):
-    """Quota has withdrawn or expired `unused` of a period's points."""
-
-    operator: str
-    account: str
-    subscription: Name
-    number: int
-    unused: int
-
-
-class DropPeriod(Command, frozen=True, kw_only=True):
-    """Quota grants no points for a period, for good."""
-
-    operator: str
-    account: str
-    subscription: Name
-    number: int
-    reason: str
-
-
-class CloseOff(Command, frozen=True, kw_only=True):
-    """The account was closed: all its subscriptions are over."""
-
-    operator: str
-    account: str
-
-
-Inward = Advance | SettlePeriod | DropPeriod | CloseOff
 
 
 class Elsewhere(NamedTuple):
