@@ -289,6 +289,7 @@ class TestRollover:
     def test_what_is_left_is_used_first_in_one_more_period_up_to_its_limit(self, world: World) -> None:
         name = world.take("rolling")
         world.use(23_000)
+        world.at("2026-06-30 23:00")
         world.until("2026-07-01 01:00", hours=1)
         assert world.available() == 35_000
         world.use(6_000)
@@ -349,7 +350,7 @@ class TestOnce:
             world.open()
             for each in ("small", "yearly", "rolling", "welcome"):
                 world.take(each)
-            world.until("2027-03-05", hours=steps)
+            world.until("2026-11-05", hours=steps)
             found = [
                 (e.subscription, e.number, e.starts_at, e.ends_at, e.plan_version, e.price_fen, e.allowance)
                 for e in world.events(b.PlanPeriodStarted)
