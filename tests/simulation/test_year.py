@@ -14,7 +14,7 @@ from tests.simulation.year_invariants import Invariants
 
 SUBSCRIBERS = 200
 DAYS = 368  # a leap year, and two days to close its last month
-ACTIONS = int(os.environ.get("TOKENGRID_SOAK_ACTIONS", "24"))  # a day
+ACTIONS = int(os.environ.get("TOKENGRID_SOAK_ACTIONS", "20"))  # a day
 
 
 @pytest.mark.timeout(600)

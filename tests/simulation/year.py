@@ -143,7 +143,7 @@ class Year(Market):
         worked = 0
         for second in moments:
             self.clock.now = began + timedelta(seconds=second)
-            if second - worked > 21_600:
+            if second - worked > 43_200:
                 self.work()
                 worked = second
             self.happen()
