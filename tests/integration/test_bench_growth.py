@@ -66,5 +66,5 @@ def test_usage_is_projected_with_a_past_and_a_month_is_closed(tmp_path: Path, po
     rows = counted.rows(postgresql, tmp_path, lambda _line: None, [few, many, few], page=50, active=10)
     assert [(row.unit, row.against) for row in rows] == [("debits/s", None), ("debits/s", rows[0].name)]
     month = postgresql_rows.month(postgresql, tmp_path, lambda _line: None, 30)
-    assert [row.unit for row in month] == ["bills/s", "ms", "ms"]
+    assert [row.unit for row in month] == ["bills/s", "ms", "ms", "bills/s", "bills/s"]
     assert all(row.value > 0 for row in (*rows, *month))

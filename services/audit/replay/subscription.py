@@ -158,8 +158,13 @@ class Subscription:
 
     def may_turn(self, turn: Turn) -> set[datetime]:
         """When it may take effect: at once, or where the period that was running ended; before there was one, at the
-        beginning; for a period that quota refused, where that would have begun."""
+        beginning; for a period that quota refused, where that would have begun. What ends with its account may end
+        where the next period was due, if that has not begun."""
         may = {turn.at, max(turn.at, turn.begins_at)}
+        ends = [p.over_at for p in self.periods if p.cancelled is None and p.position < turn.position]
+        due = max([turn.begins_at, *ends])
+        if due < turn.at:
+            may.add(due)
         for period in self.periods:
             cut = period.cut is not None and period.cut.position < turn.position
             ends_at = period.over_at if cut else period.ends_at
