@@ -201,14 +201,15 @@ class Writer(Generic[C]):
             self._decide(batch)
             with self._doubting(batch):
                 self._appending.acquire()
+                good = False
                 try:
-                    if batch.generation == self._generation and self._holds_good(batch):
+                    good = batch.generation == self._generation and self._holds_good(batch)
+                    if good:
                         return
-                except BaseException:
-                    self._appending.release()
-                    raise
-                self._doubt(batch)
-                self._appending.release()
+                    self._doubt(batch)
+                finally:
+                    if not good:
+                        self._appending.release()
 
     def _decide(self, batch: Batch[C]) -> None:
         if batch.tries == CONFLICTS_MAX:
@@ -273,10 +274,10 @@ class Writer(Generic[C]):
     def _doubt(self, batch: Batch[C]) -> None:
         """What this batch did to memory did not happen, nor what was decided on it."""
         self._in_doubt = True
-        opened, batch.opened = batch.opened, None
-        self.log.abandon(opened)
         self._generation += 1
         self._doubtful |= batch.touched
+        opened, batch.opened = batch.opened, None
+        self.log.abandon(opened)  # last: it waits for the database, and whoever waits can be killed
 
     def _recover(self) -> None:
         """Memory as the log is. Called with both locks held: nothing is on its way to the log."""

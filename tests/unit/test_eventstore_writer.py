@@ -176,6 +176,38 @@ def test_a_killed_leader_takes_nobody_with_it(world: World, monkeypatch: pytest.
     assert world.balance()["available"] == 1_000_000 - 100_000 * len(debits(world))
 
 
+@pytest.mark.parametrize("nth", [1, 2])
+def test_who_is_killed_while_giving_up_a_way_into_the_log_gives_up_its_locks_too(
+    world: World, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    """To end a COPY is to wait for the database. `nth`: of the batch at the log's end, and of the one behind it."""
+    reached, calls, abandon = Event(), count(1), EventLog.abandon
+
+    def waits(log: EventLog, opened: Any) -> None:
+        if next(calls) == nth:
+            reached.send()
+            Event().wait()
+        abandon(log, opened)
+
+    monkeypatch.setattr(EventLog, "abandon", waits)
+    gate = Gate(monkeypatch)
+    callers = [debit(world, "d1")]
+    gate.reached.wait()
+    callers.append(debit(world, "d2"))
+    decided(world, 2)
+    rider = debit(world, "d3")
+    queued(world, 1)
+    callers[0].kill()
+    reached.wait()
+    callers[nth - 1].kill()
+    with eventlet.Timeout(10):
+        assert rider.wait()["request_id"] == "d3"
+        answers = [caller.wait() for caller in callers]
+    assert [isinstance(answer, GreenletExit) for answer in answers] == [True, nth == 2]
+    assert sorted(debits(world)) == (["d3"] if nth == 2 else ["d2", "d3"])
+    assert world.balance()["available"] == 1_000_000 - 100_000 * len(debits(world))
+
+
 def test_a_fault_in_one_callers_command_is_not_the_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate(monkeypatch)
     first = debit(world, "d1")
