@@ -7,14 +7,16 @@ knows nothing of what is published already: references to that are judged by the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import yaml
 
 from services.catalog.document import Document, FileFault
+from services.catalog.domain.kinds import KINDS, Place, places
 from services.catalog.domain.structure import structure_faults
 from shared.contracts import catalog as c
 from shared.contracts.base import Count, Instant, Part, Slug, Text
@@ -64,10 +66,6 @@ class CatalogueFile(NamedTuple):
     faults: tuple[FileFault, ...]
     document: Document
 
-    def fault(self, path: str, key: str, text: str) -> FileFault:
-        """A reason against the publication, at its line."""
-        return FileFault(self.document.line(path), f"{path} ({key})", text)
-
     def refusal(self, faults: Iterable[FileFault], verdict: str = "is no catalogue") -> MalformedCommand:
         """`details.faults` lists every mistake, in order of lines."""
         return _refusal(self.name, faults, verdict)
@@ -104,15 +102,28 @@ def read_text(text: str, name: str = "catalogue") -> CatalogueFile:
     try:
         content = msgspec.convert(data, Content, strict=True)
     except msgspec.ValidationError as error:
-        for at, texts in complaints(Content, data, error).items():
+        found_in = complaints(Content, data, error)
+        for at, texts in found_in.items():
             where = "" if at == "_" else at
             if not document.is_faulty(where):
                 faults += [FileFault(document.line(where), where, text) for text in texts]
+        if isinstance(data, dict):
+            faults += [document.fault(*fault) for fault in structure_faults(_readable(data, found_in))]
         raise _refusal(name, faults) from None
     catalogue = c.Catalogue(**{name: getattr(content, name) for name in c.Catalogue.__struct_fields__})
-    made = CatalogueFile(name, catalogue, content.imported, (), document)
-    faults += [made.fault(*fault) for fault in structure_faults(catalogue)]
-    return made._replace(faults=tuple(faults))
+    faults += [document.fault(*fault) for fault in structure_faults(places(catalogue))]
+    return CatalogueFile(name, catalogue, content.imported, tuple(faults), document)
+
+
+def _readable(data: dict[str, Any], unreadable: Iterable[str]) -> Iterator[Place]:
+    """The items that could be read, where others could not."""
+    bad = {tuple(path.split(".")[:2]) for path in unreadable}
+    for kind in KINDS:
+        items = data.get(kind.field, ())
+        for number, item in enumerate(items if isinstance(items, list) else ()):
+            if (kind.field, str(number)) not in bad:
+                with contextlib.suppress(msgspec.ValidationError):  # more is wrong than was reported
+                    yield Place(kind, number, msgspec.convert(item, kind.item, strict=True))
 
 
 def load_file(path: Path | str) -> CatalogueFile:

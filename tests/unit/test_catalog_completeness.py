@@ -137,6 +137,15 @@ def test_the_price_must_hold_when_the_sale_begins(shop: Published) -> None:
     assert shop.publish(TOMORROW, deployments=[RUNS]) == []
 
 
+def test_a_model_that_is_sold_again_needs_the_price_that_a_plan_gives_it(shop: Published) -> None:
+    shop.publish(TODAY, models=[M2 | {"status": "retired"}])
+    shop.force(TODAY, [(c.PlanPublished, msgspec.convert(PLAN | {"scope": {"models": ["m2"]}}, c.Plan))])
+    assert shop.publish(TOMORROW, models=[M2]) == [
+        "models.0.status (m2): the plan east/p names it, and it has no rate card then"
+    ]
+    assert shop.publish(TOMORROW, models=[M2], rate_cards=[PRICED]) == []
+
+
 def test_what_older_rules_let_pass_stops_only_what_makes_it_worse(shop: Published) -> None:
     shop.publish(TODAY, models=[M2 | {"status": "retired"}])
     shop.force(TODAY, [(c.DeploymentPublished, msgspec.convert(RUNS, c.Deployment))])

@@ -94,3 +94,9 @@ def test_a_usage_discount_can_bring_a_price_below_wholesale() -> None:
 
     assert sold(40) == []
     assert sold(41) == ["east/m1: every call sold is below the wholesale tariff east/west/*@1"]
+
+
+def test_what_comes_after_an_allowance_is_sold_as_you_go() -> None:
+    after = plan(overage="payg", points_per_yuan=500_000)
+    assert warnings(after) == ["east/m1: every call sold is below the wholesale tariff east/west/*@1"]
+    assert warnings(plan(points_per_yuan=500_000)) == []

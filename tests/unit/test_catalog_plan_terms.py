@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from services.catalog.domain.kinds import places
 from services.catalog.domain.structure import structure_faults
 from shared.contracts import catalog as c
 
@@ -27,7 +28,7 @@ LIMITED = {"rollover": "limited"}
 
 def faults(**terms: Any) -> list[str]:
     plan = msgspec.convert({"operator": "east", "plan": "p", "name": "P", **terms}, c.Plan)
-    found = structure_faults(c.Catalogue(plans=(plan,)))
+    found = structure_faults(places(c.Catalogue(plans=(plan,))))
     assert {fault.key for fault in found} <= {"east/p"}
     return [f"{fault.path.removeprefix('plans.0.')}: {fault.text}" for fault in found]
 

@@ -43,7 +43,7 @@ def publication(file: CatalogueFile, effective_from: str | None, request_id: str
 def refuse_faulty(file: CatalogueFile, checked: Row) -> None:
     """Raises MalformedCommand with every reason that the service gave, each with its line."""
     if checked["faults"]:
-        found = [file.fault(fault["path"], fault["key"], fault["text"]) for fault in checked["faults"]]
+        found = [file.document.fault(fault["path"], fault["key"], fault["text"]) for fault in checked["faults"]]
         raise file.refusal(found, "cannot be published")
 
 
@@ -66,7 +66,7 @@ def validate(
         with asking(against, var) as ask:
             checked = ask("catalog", "check", **publication(read, effective_from, None))
         # The service finds what the file says of itself as well.
-        faults += [read.fault(*(each[name] for name in ("path", "key", "text"))) for each in checked["faults"]]
+        faults += [read.document.fault(*(each[name] for name in ("path", "key", "text"))) for each in checked["faults"]]
         warnings = checked["warnings"]
     faults = sorted(set(faults))
     if json:

@@ -17,7 +17,6 @@ from shared.contracts.base import TOKEN_CLASSES, Rates
 from shared.units import MILLIPOINTS_PER_FEN, POINTS_PER_YUAN
 
 WARNINGS_MAX = 100
-AS_YOU_GO = ("payg", "postpaid")
 
 
 def margin_warnings(view: CatalogueView, published: Iterable[object], at: datetime, known_at: datetime) -> list[str]:
@@ -38,26 +37,31 @@ def margin_warnings(view: CatalogueView, published: Iterable[object], at: dateti
 
 
 class _Margins:
-    """The terms in force, looked up once for all that is compared."""
+    """The terms in force, looked up once for all that is compared; and nothing compared twice."""
 
     def __init__(self, view: CatalogueView, at: datetime, known_at: datetime) -> None:
         self._view, self._at, self._known_at = view, at, known_at
-        self._plans_seen: set[str] = set()
+        self._compared: set[str] = set()
+        self._families = {model.item.model: model.item.family for model in view.items(c.Model, at, known_at)}
         self._serving: dict[str, set[str]] = {}
         for deployment in view.items(c.Deployment, at, known_at):
             self._serving.setdefault(deployment.item.model, set()).add(deployment.item.operator)
+        self._cards: dict[str, list[c.RateCard]] = {}
+        for card in view.items(c.RateCard, at, known_at):
+            self._cards.setdefault(card.item.operator, []).append(card.item)
+        self._plans: dict[str, list[c.Plan]] = {}
         # What an operator's points cost as you go: the cheapest of its offers, list price without one.
         self._as_you_go: dict[str, Fraction] = {}
         for plan in view.items(c.Plan, at, known_at):
-            if plan.item.kind in AS_YOU_GO:
+            self._plans.setdefault(plan.item.operator, []).append(plan.item)
+            if sells_as_you_go(plan.item):
                 worth = worth_as_you_go(plan.item)
                 self._as_you_go[plan.item.operator] = min(self._as_you_go.get(plan.item.operator, worth), worth)
 
     def of(self, item: object) -> Iterator[str]:
         match item:
             case c.RateCard():
-                for serving in sorted(self._serving.get(item.model, set()) - {item.operator}):
-                    yield from self._pair(item, serving)
+                yield from self._card(item)
                 yield from self._plans_of(item.operator)
             case c.Tariff():
                 for model in sorted(self._serving) if item.model == "*" else [item.model]:
@@ -65,23 +69,29 @@ class _Margins:
                     if card is not None and item.serving in self._serving.get(model, ()):
                         yield from self._pair(card.item, item.serving)
                 yield from self._plans_of(item.home)
-            case c.Plan() if item.kind in AS_YOU_GO:
-                for sold in self._cards(item.operator):
-                    yield from self.of(sold)
             case c.Plan():
+                if sells_as_you_go(item):
+                    for sold in self._cards.get(item.operator, ()):
+                        yield from self._card(sold)
                 yield from self._plan(item)
             case _:
                 pass
 
-    def _plans_of(self, operator: str) -> Iterator[str]:
-        for plan in self._view.items(c.Plan, self._at, self._known_at):
-            if plan.item.operator == operator and plan.item.kind not in AS_YOU_GO:
-                yield from self._plan(plan.item)
+    def _first(self, kind: str, key: str) -> bool:
+        """Whether this is compared for the first time."""
+        seen = f"{kind}:{key}" in self._compared
+        self._compared.add(f"{kind}:{key}")
+        return not seen
 
-    def _cards(self, operator: str) -> Iterator[c.RateCard]:
-        for card in self._view.items(c.RateCard, self._at, self._known_at):
-            if card.item.operator == operator:
-                yield card.item
+    def _plans_of(self, operator: str) -> Iterator[str]:
+        if self._first("operator", operator):
+            for plan in self._plans.get(operator, ()):
+                yield from self._plan(plan)
+
+    def _card(self, card: c.RateCard) -> Iterator[str]:
+        if self._first("rate_card", card.key):
+            for serving in sorted(self._serving.get(card.model, set()) - {card.operator}):
+                yield from self._pair(card, serving)
 
     def _pair(self, card: c.RateCard, serving: str) -> Iterator[str]:
         worth = self._as_you_go.get(card.operator, Fraction(1))
@@ -98,16 +108,15 @@ class _Margins:
     def _plan(self, plan: c.Plan) -> Iterator[str]:
         """One sentence for a plan, however many models it sells below wholesale."""
         found = cheapest_point(plan)
-        if found is None or plan.key in self._plans_seen:
+        if found is None or not self._first("plan", plan.key):
             return
-        self._plans_seen.add(plan.key)
         worth, phase = found
         below: dict[str, str] = {}
         sold = 0
-        for card in self._cards(plan.operator):
-            model = self._view.in_force(c.Model, card.model, self._at, self._known_at)
+        for card in self._cards.get(plan.operator, ()):
+            family = self._families.get(card.model)
             others = sorted(self._serving.get(card.model, set()) - {plan.operator})
-            if model is None or not others or not plan.scope.covers(card.model, model.item.family):
+            if family is None or not others or not plan.scope.covers(card.model, family):
                 continue
             sold += 1
             for serving in others:
@@ -137,6 +146,11 @@ class _Margins:
             lowest = min(getattr(rates, token_class) for rates in parts)
             if lowest * worth < getattr(tariff.rates, token_class) * kept:
                 yield reference, (token_class, lowest)
+
+
+def sells_as_you_go(plan: c.Plan) -> bool:
+    """Whether points can be had beyond an allowance, each at `points_per_yuan`."""
+    return plan.kind in ("payg", "postpaid") or plan.overage == "payg"
 
 
 def worth_as_you_go(plan: c.Plan) -> Fraction:

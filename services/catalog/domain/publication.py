@@ -38,7 +38,7 @@ def judge(view: CatalogueView, command: c.Publish, now: datetime, tolerance_s: i
     all_places = tuple(places(command.catalogue))
     new = tuple(place for place in all_places if not _holds(view, place, command.effective_from))
     horizon = Horizon(view, command.catalogue, command.effective_from)
-    faults = structure_faults(command.catalogue)
+    faults = structure_faults(all_places)
     faults += _past_faults(view, new, command.effective_from, now - timedelta(seconds=tolerance_s))
     faults += reference_faults(horizon, new)
     faults += price_faults(horizon, new)

@@ -5,10 +5,10 @@ The terms of plans are checked in `terms`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from services.catalog.domain.daytime import MINUTES_A_DAY, covered
-from services.catalog.domain.kinds import Fault, Place, places
+from services.catalog.domain.kinds import Fault, Place
 from services.catalog.domain.terms import plan_faults
 from shared.contracts import catalog as c
 from shared.contracts.base import Rates
@@ -16,11 +16,11 @@ from shared.contracts.base import Rates
 PARTS_MAX = 100  # tiers, parts of a day or phases of one item: more is a mistake, and each is held against the others
 
 
-def structure_faults(catalogue: c.Catalogue) -> list[Fault]:
+def structure_faults(items: Iterable[Place]) -> list[Fault]:
     """Every fault of a catalogue's own making: duplicate keys, tiers, hours, terms that contradict each other."""
     faults: list[Fault] = []
     seen: dict[str, Place] = {}
-    for place in places(catalogue):
+    for place in items:
         first = seen.setdefault(place.stream, place)
         if first is not place:
             faults.append(Fault(place.path, place.key, f"stands twice: also at {first.path}"))
