@@ -131,10 +131,11 @@ def test_the_month_in_focus_costs_what_its_bills_say(var: Path, tmp_path: Path) 
 
 
 def test_a_second_run_starts_clean_and_comes_to_the_same(tmp_path: Path) -> None:
-    first, second = (demo(tmp_path, "--seed", "9", "--calls", "200", "--accounts", "20") for _ in range(2))
-    assert {k: v for k, v in first.items() if k not in MEASURED} == {
-        k: v for k, v in second.items() if k not in MEASURED
-    }
+    found = [demo(tmp_path, "--seed", "9", "--calls", "200", "--accounts", "20") for _ in range(2)]
+    for each in found:  # how often a log is sealed goes by the clock on the wall
+        each["events"] -= each["events_by_log"].pop("audit")
+    first, second = ({k: v for k, v in each.items() if k not in MEASURED} for each in found)
+    assert first == second
 
 
 def test_another_seed_gives_another_month(tmp_path: Path, report: dict[str, Any]) -> None:
@@ -200,6 +201,7 @@ def test_the_first_calls_of_a_published_trace_run(tmp_path: Path, name: str) -> 
 
 
 @published
+@pytest.mark.skipif("TOKENGRID_SOAK_SEEDS" not in os.environ, reason="a minute of one core: in `make soak`")
 def test_a_whole_published_trace_runs_in_bounded_memory(tmp_path: Path) -> None:
     found = demo(tmp_path, "--trace", str(REFERENCE / "azure2023_dev.csv"))
     assert (found["calls"], found["accounts"], found["audit_ok"]) == (22_436, 1_000, True)

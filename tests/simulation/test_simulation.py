@@ -22,7 +22,7 @@ from shared.eventstore.writer import Writer
 from tests.simulation.faults import POINTS
 from tests.simulation.world import run
 
-LIVES = int(os.environ.get("TOKENGRID_SOAK_SEEDS", "200"))
+LIVES = int(os.environ.get("TOKENGRID_SOAK_SEEDS", "80"))
 VARIETY_LIVES = 40
 CANARY_LIVES = 80  # each planted bug must be found within so many
 
