@@ -14,6 +14,7 @@ from services.billing.domain.charges import Charge, Running
 from services.billing.domain.metering import microseconds
 from services.billing.subscribed import PERIOD_KINDS
 from shared.clock import period_bounds
+from shared.eventstore.rows import among
 
 _COLUMNS = tuple(t.charges.c[name] for name in Charge._fields)
 
@@ -34,7 +35,10 @@ def charges(
     found: dict[str, list[Charge]] = {}
     for account, of, *values in connection.execute(
         sa.select(c.account, c.period, *_COLUMNS).where(
-            c.operator == operator, c.account.in_(accounts), c.period <= period, c.position <= billing_position
+            c.operator == operator,
+            among(connection, c.account, accounts),
+            c.period <= period,
+            c.position <= billing_position,
         )
     ):
         charge = Charge(*values)
@@ -58,7 +62,7 @@ def running(
         .join_from(t.charges, t.subscriptions, taken)
         .where(
             c.operator == operator,
-            c.account.in_(accounts),
+            among(connection, c.account, accounts),
             c.kind.in_(PERIOD_KINDS),
             c.starts_us <= start,
             c.ends_us > start,

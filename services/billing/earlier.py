@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from services.billing import tables as t
 from services.billing.domain.late import Earlier, carried
+from shared.eventstore.rows import among
 
 
 class Left(NamedTuple):
@@ -72,7 +73,7 @@ def _bills(connection: sa.Connection, operator: str, accounts: Sequence[str]) ->
     columns = (c.period, c.quota_position, c.position, c.billing_position, c.credit_fen)
     found: dict[str, list[_Bill]] = defaultdict(list)
     for account, *bill in connection.execute(
-        sa.select(c.account, *columns).where(c.operator == operator, c.account.in_(accounts), t.STANDS)
+        sa.select(c.account, *columns).where(c.operator == operator, among(connection, c.account, accounts), t.STANDS)
     ):
         found[account].append(_Bill(*bill))
     return found
@@ -82,7 +83,7 @@ def _credits(connection: sa.Connection, operator: str, accounts: Sequence[str]) 
     c = t.credits.c
     found: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for account, position, fen in connection.execute(
-        sa.select(c.account, c.position, c.fen).where(c.operator == operator, c.account.in_(accounts))
+        sa.select(c.account, c.position, c.fen).where(c.operator == operator, among(connection, c.account, accounts))
     ):
         found[account].append((position, fen))
     return found
@@ -92,7 +93,7 @@ def _void(connection: sa.Connection, operator: str, period: str, accounts: Seque
     c = t.bills.c
     rows = connection.execute(
         sa.select(c.account, sa.func.count())
-        .where(c.operator == operator, c.period == period, c.account.in_(accounts), t.IS_VOID)
+        .where(c.operator == operator, c.period == period, among(connection, c.account, accounts), t.IS_VOID)
         .group_by(c.account)
     )
     return {row.account: row[1] for row in rows}

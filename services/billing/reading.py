@@ -125,7 +125,7 @@ def account(connection: sa.Connection, operator: str, name: str) -> Account | No
 def accounts(connection: sa.Connection, operator: str, names: Sequence[str]) -> list[Account]:
     """Those of these accounts that are known, in the order of their names."""
     c = t.accounts.c
-    asked = _account_columns().where(c.operator == operator, c.account.in_(names)).order_by(c.account)
+    asked = _account_columns().where(c.operator == operator, among(connection, c.account, names)).order_by(c.account)
     return [_account(row) for row in connection.execute(asked)]
 
 
@@ -186,7 +186,7 @@ def _read_grants(
     for name, of, *grant in connection.execute(
         sa.select(c.account, c.period, *columns).where(
             c.operator == operator,
-            c.account.in_(list(found)),
+            among(connection, c.account, list(found)),
             c.period <= period,
             c.position <= quota_position,
             c.subscription == "",  # what subscriptions order is charged by their periods

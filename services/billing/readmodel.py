@@ -13,6 +13,7 @@ from services.billing.domain.canonical import canonical_json
 from services.billing.tables import add_up
 from shared.contracts import billing as b
 from shared.eventstore.log import LoggedEvent
+from shared.eventstore.rows import insert
 from shared.sharding import shard_named
 
 BOOKS = "books"
@@ -52,7 +53,7 @@ class BooksProjection:
             else:
                 _change_bill(connection, number, version, added)
         if issued:
-            connection.execute(sa.insert(t.bills), list(issued.values()))
+            insert(connection, t.bills, list(issued.values()))
             rows = (
                 {"operator": o, "period": p, "shard": shard, "on_time": 0, "closed": True}
                 for o, p, shard in sorted(closed)

@@ -24,6 +24,7 @@ from shared.contracts.base import Command, Event
 from shared.errors import AccountClosed, UnknownAccount
 from shared.eventstore.intake import occurred
 from shared.eventstore.log import EventLog, NewEvent
+from shared.eventstore.rows import among
 
 INWARD = (Advance, SettlePeriod, DropPeriod, CloseOff)
 Wanted = b.Subscribe | b.SubscriptionCommand | b.ResumeSubscription | Inward
@@ -66,7 +67,9 @@ class Subscribers:
         c = t.accounts.c
         for operator in {operator for operator, _ in wanted}:
             names = [account for of, account in wanted if of == operator]
-            asked = sa.select(c.account, c.subscriber, c.closed).where(c.operator == operator, c.account.in_(names))
+            asked = sa.select(c.account, c.subscriber, c.closed).where(
+                c.operator == operator, among(connection, c.account, names)
+            )
             for account, subscriber, closed in connection.execute(asked):
                 self._accounts[operator, account] = (subscriber, closed > 0)
 
