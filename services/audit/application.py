@@ -5,13 +5,14 @@ It knows nothing of nameko, and nothing of what the events mean; the replay, whi
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from services.audit import trees
 from services.audit.keys import key_of, load_key
 from services.audit.room import Sealer, Signed, last_signed, shown, signed
-from services.audit.schemas import SERVICES, CheckpointOf, Checkpoints, Consistency, Inclusion
+from services.audit.schemas import SERVICES, CheckpointOf, Checkpoints, Consistency, Inclusion, TileOf
 from shared.clock import Clock, system_clock
 from shared.config import Settings
 from shared.contracts.audit import Seal
@@ -23,6 +24,7 @@ from shared.eventstore.projection import Projector
 from shared.eventstore.writer import Writer
 from shared.transparency import note
 from shared.transparency.merkle import consistency_proof, inclusion_proof
+from shared.transparency.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, tile_bytes
 
 K = TypeVar("K", bound=Command)
 
@@ -103,6 +105,17 @@ class AuditApplication(RoomApplication):
                 raise _malformed("first", f"must be from 1 to {second}")
             proof = consistency_proof(trees.hashes(connection, query.log, second), query.first, second)
         return {"log": query.log, "first": query.first, "second": second, "proof": [node.hex() for node in proof]}
+
+    def tile(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        query = self._of_a_log(parse(TileOf, fields))
+        tile = Tile.parse(query.path)
+        if tile.level is None:
+            raise _malformed("path", "events are in their service's log, not here")
+        with self.engine.begin() as connection:
+            # The last leaf below it must be there. Its hashes are those of every later size as well.
+            needed = (tile.index * TILE_WIDTH + tile.width) << (TILE_HEIGHT * tile.level)
+            content = tile_bytes(trees.hashes(connection, query.log, self._size(connection, query.log, needed)), tile)
+        return {"log": query.log, "path": query.path, "hashes": base64.b64encode(content).decode()}
 
     def status(self) -> dict[str, Any]:
         with self.engine.begin() as connection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shared.contracts import audit as a
 from shared.contracts.answers import Position
-from shared.contracts.base import Answer, Command, Count, Instant, Sha256, Slug
+from shared.contracts.base import Answer, Command, Count, Instant, Sha256, Slug, Text
 from shared.contracts.methods import Method
 from shared.errors import AuditFailed, Conflict, MalformedCommand, NotCaughtUp, TokengridError, Unavailable
 
@@ -49,6 +49,15 @@ class Consistency(Command, frozen=True, kw_only=True):
     second: Count | None = None
 
 
+class TileOf(Command, frozen=True, kw_only=True):
+    """A hash tile of a log's tree, by its path in C2SP tlog-tiles (`tile/0/x001/067`, `tile/1/000.p/12`)."""
+
+    NAME = "tile"
+
+    log: Slug
+    path: Text
+
+
 class Checkpoint(Answer, frozen=True, kw_only=True):
     """The signed head of a log's tree: `note` is a C2SP checkpoint in a signed note, which `verifier_key` verifies.
 
@@ -90,6 +99,14 @@ class ConsistencyProof(Answer, frozen=True, kw_only=True):
     proof: tuple[Sha256, ...]
 
 
+class TileContent(Answer, frozen=True, kw_only=True):
+    """The tile's hashes, 32 bytes each, one after another, in base64."""
+
+    log: Slug
+    path: Text
+    hashes: str
+
+
 class Status(Answer, frozen=True, kw_only=True):
     """`head` of audit's own log. By log: how far it is followed and `sealed`, and its verifier key."""
 
@@ -125,5 +142,6 @@ METHODS: tuple[Method, ...] = (
         ConsistencyProof,
         (*_ALWAYS, NotCaughtUp),
     ),
+    Method("tile", TileOf, "The tile.", TileContent, (*_ALWAYS, NotCaughtUp)),
     Method("status", None, "How far audit has come.", Status),
 )

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from services.billing import reading
 from services.billing import tables as t
 from services.billing.cutoff import check_followed, malformed
-from services.billing.domain.canonical import settled, sha256_of
+from services.billing.domain.canonical import sealed
 from services.billing.domain.rating import rate
 from services.billing.domain.settlement import Served, statement
 from services.billing.earlier import void_count
@@ -68,8 +68,8 @@ class BillRun:
         for serial, found in enumerate(self.inputs, start=self.serial + 1):
             number = f"{self.command.operator}-{period}-{serial:06d}"
             rated = bill_of(found, period, catalogue, self.command.quota_position, self.log, number)
-            bill = settled(rated)
-            event = b.BillIssued(at=at, recorded_at=now, bill=bill, bill_sha256=sha256_of(bill))
+            bill, sha256 = sealed(rated)
+            event = b.BillIssued(at=at, recorded_at=now, bill=bill, bill_sha256=sha256)
             events.append(NewEvent(f"bill:{number}", 1, event, _key(found, period)))
         self.issued = len(events)
         return events
@@ -133,8 +133,8 @@ class StatementRun:
         period = self.command.period
         events = []
         for (home, serving), served in self.served.items():
-            made = settled(statement(home, serving, period, self.cut_offs, served, catalogue))
-            event = b.StatementIssued(at=at, recorded_at=now, statement=made, statement_sha256=sha256_of(made))
+            made, sha256 = sealed(statement(home, serving, period, self.cut_offs, served, catalogue))
+            event = b.StatementIssued(at=at, recorded_at=now, statement=made, statement_sha256=sha256)
             stream = f"statement:{home}/{serving}/{period}"
             events.append(NewEvent(stream, 1, event, stream))
         self.issued = len(events)

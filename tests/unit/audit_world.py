@@ -117,6 +117,7 @@ class InProcess:
             ("audit", "seal"): lambda **command: audit.seal(command),
             ("audit", "inclusion"): lambda **query: audit.inclusion(query),
             ("audit", "consistency"): lambda **query: audit.consistency(query),
+            ("audit", "tile"): lambda **query: audit.tile(query),
             ("audit", "status"): audit.status,
         }
 
@@ -174,9 +175,9 @@ class Tampering:
 class Market:
     """The five applications and the words to make something happen in them."""
 
-    def __init__(self, folder: Path, seed: int, shards: int = 1) -> None:
-        """`shards`: of quota."""
-        self.settings = Settings(var=folder, quota_shards=shards)
+    def __init__(self, folder: Path, seed: int, shards: int = 1, **chosen: Any) -> None:
+        """`shards`: of quota. `chosen`: other settings."""
+        self.settings = Settings(var=folder, quota_shards=shards, **chosen)
         self.clock = FrozenClock(START)
         self.random = random.Random(seed)
         self.catalog = CatalogApplication(self.settings, self.clock)
@@ -322,9 +323,9 @@ class Market:
         self.follow()
 
 
-def two_months(folder: Path, seed: int, events: int = 120, shards: int = 1) -> Market:
+def two_months(folder: Path, seed: int, events: int = 120, shards: int = 1, **chosen: Any) -> Market:
     """A market after June and July, both billed; what came late for June is on July's bills."""
-    market = Market(folder, seed, shards)
+    market = Market(folder, seed, shards, **chosen)
     market.publish(LONG_AGO, **CATALOGUE)
     market.follow()
     for n in range(4):

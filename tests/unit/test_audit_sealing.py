@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import random
 import stat
@@ -22,6 +23,7 @@ from shared.transparency import merkle
 from shared.transparency.checkpoint import Opened, open_checkpoint, verify_extends
 from shared.transparency.keys import COSIGNATURE, SigningKey, VerifierKey
 from shared.transparency.leaf import Leaf
+from shared.transparency.tiles import Tile, TileHashes
 
 NOW = datetime(2026, 6, 18, 4, tzinfo=UTC)
 
@@ -194,6 +196,17 @@ def test_proofs_verify_at_every_kind_of_size(world: World) -> None:
         merkle.verify_consistency(size, root, 600, merkle.root_at(stored, 600), proof)
 
 
+def test_tiles_are_those_of_the_tree_and_lead_to_its_root(world: World) -> None:
+    world.app.follow("quota", events(0, 600))
+
+    def fetch(tile: Tile) -> bytes:
+        return base64.b64decode(world.app.tile({"log": "quota", "path": tile.path})["hashes"])
+
+    assert fetch(Tile(0, 1)) == b"".join(leaves(512)[256:])
+    for size in (1, 255, 256, 257, 600):
+        assert merkle.root_at(TileHashes(fetch, size), size) == merkle.root_at(merkle.StoredHashes(leaves(size)), size)
+
+
 def test_without_a_size_proofs_lead_to_the_latest_checkpoint(world: World) -> None:
     world.app.follow("quota", events(0, 10))
     old = world.opened(world.seal(10)).checkpoint
@@ -214,6 +227,12 @@ def test_without_a_size_proofs_lead_to_the_latest_checkpoint(world: World) -> No
         ("consistency", {"log": "quota", "first": 0, "second": 10}, MalformedCommand),
         ("consistency", {"log": "quota", "first": 9, "second": 8}, MalformedCommand),
         ("consistency", {"log": "quota", "first": 9, "second": 11}, NotCaughtUp),
+        ("tile", {"log": "quota", "path": "tile/0/000"}, NotCaughtUp),
+        ("tile", {"log": "quota", "path": "tile/0/000.p/11"}, NotCaughtUp),
+        ("tile", {"log": "quota", "path": "tile/1/000.p/1"}, NotCaughtUp),
+        ("tile", {"log": "quota", "path": "tile/63/x999/x999/x999/x999/x999/x999/999"}, NotCaughtUp),
+        ("tile", {"log": "quota", "path": "tile/entries/000.p/1"}, MalformedCommand),
+        ("tile", {"log": "quota", "path": "tile/0/../000"}, MalformedCommand),
         ("checkpoint", {"log": "audit"}, MalformedCommand),
         ("checkpoint", {}, MalformedCommand),
         ("checkpoints", {"log": "quota", "extra": 1}, MalformedCommand),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.billing.domain.canonical import settled
+from services.billing.domain.canonical import sealed
 from services.billing.domain.charges import Charge, credit_for, period_allowance, period_price
 from services.billing.domain.rating import Account, rate
 from shared.contracts.billing import Bill, BillLine
@@ -141,8 +141,8 @@ def test_a_long_name_is_cut_where_the_text_ends() -> None:
     log = catalogue(PLAN)
     log.publish(Plan(operator="sh-telecom", plan="gold", name="g" * 500, kind="monthly", fee_fen=990), 2)
     made = [charge(plan_version=2, discount_percent=1), charge("cancelled", plan_version=2, number=2)]
-    lines = settled(rate(Account("sh-telecom", "a1", june(1)), JUNE, log.view(), 1, charges=made)).lines
-    assert [len(line.text) for line in lines] == [500] * 3
+    bill, _ = sealed(rate(Account("sh-telecom", "a1", june(1)), JUNE, log.view(), 1, charges=made))
+    assert [len(line.text) for line in bill.lines] == [500] * 3
 
 
 def test_lines_of_a_kind_stand_by_time_then_position() -> None:

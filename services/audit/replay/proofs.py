@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from services.audit.replay.findings import Findings
+from services.audit.replay.locate import locate
 from services.audit.replay.prices import Raw
 from services.audit.replay.reader import Caller, LogReader
 from shared.errors import AuditFailed, MalformedCommand, NotCaughtUp
@@ -85,7 +86,7 @@ class Proofs:
         `read_on` reads the log up to a position, `wait_s` is how long audit may take to follow it.
         """
         log = reader.log
-        self._check_signed(reader)
+        as_signed = self._check_signed(reader)
         sealed = self._sealed(log, reader.position, wait_s)
         if sealed is None:
             return
@@ -100,6 +101,9 @@ class Proofs:
             return
         if root != sealed.root:
             self._wrong("root is not the signed one", log, sealed.size, sealed.root.hex(), root.hex())
+            if as_signed:
+                last = max((size for size in self.signed.get(log, {}) if size < sealed.size), default=0)
+                locate(self._client, reader, self._findings, last, sealed.size, sealed.root)
         self.verified[log] = {
             "size": sealed.size,
             "root_sha256": sealed.root.hex(),
@@ -107,15 +111,22 @@ class Proofs:
         }
         self._check_samples(reader, sealed)
 
-    def _check_signed(self, reader: LogReader) -> None:
-        for size, (signed, position) in sorted(self.signed.get(reader.log, {}).items()):
+    def _check_signed(self, reader: LogReader) -> bool:
+        """Whether nothing that was signed is another."""
+        agreed, of_log = 0, self.signed.get(reader.log, {})
+        for size, (signed, position) in sorted(of_log.items()):
             computed = reader.roots.get(size)
             if computed is None:
                 self._wrong("log is shorter than its checkpoint", reader.log, reader.position, size, reader.position)
             elif computed != signed:
                 where = f"checkpoint at {position} of audit's log: {signed.hex()}"
                 self._wrong("log is not the one that was signed", reader.log, size, where, computed.hex())
-                return  # every later root differs as well
+                last = max(of_log)
+                locate(self._client, reader, self._findings, agreed, last, of_log[last][0])
+                return False  # every later root differs as well
+            else:
+                agreed = size
+        return True
 
     def _sealed(self, log: str, position: int, wait_s: float) -> Checkpoint | None:
         until = time.monotonic() + wait_s

@@ -6,7 +6,7 @@ version of each stream. It must not know what the events mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -84,6 +84,17 @@ class LogReader:
         e = page[0]
         leaf = self._leaf_hash(e["position"], e["stream"], e["version"], e["topic"], e["state"])
         return leaf, e["stream"], msgspec.json.decode(e["state"])
+
+    def leaves(self, after: int, to: int) -> Iterator[tuple[int, str, bytes]]:
+        """Position, stream and leaf hash of the events behind `after`, up to `to`, read again."""
+        while after < to:
+            page = self._page(after, min(PAGE, to - after))
+            for e in page:
+                leaf = self._leaf_hash(e["position"], e["stream"], e["version"], e["topic"], e["state"])
+                yield e["position"], e["stream"], leaf
+            if not page or page[-1]["position"] <= after:
+                return
+            after = page[-1]["position"]
 
     def _page(self, after: int, limit: int) -> list[Mapping[str, Any]]:
         answer = self._client.call(self._service, "events", after=after, limit=limit, **self._which)

@@ -65,8 +65,3 @@ def sealed(value: S) -> tuple[S, str]:
     except msgspec.ValidationError as error:
         raise LimitExceeded(f"{type(value).__name__} is out of bounds: {error}", {"limit": str(error)}) from None
     return made, hashlib.sha256(_encode(held)).hexdigest()
-
-
-def settled(value: S) -> S:
-    """As `sealed`, without the hash."""
-    return sealed(value)[0]
