@@ -8,6 +8,7 @@ what the events mean, nor who signs a root.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,9 +16,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from shared.eventstore.log import LoggedEvent
 from shared.eventstore.schema import POSITIONS
-from shared.transparency.leaf import Leaf
-from shared.transparency.merkle import HASH_BYTES, Tree
-from shared.transparency.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, TileHashes
+from shared.transparency.leaf import hasher
+from shared.transparency.merkle import HASH_BYTES
+from shared.transparency.tiles import Tile, TileHashes, grow
 
 _tiles = sa.table(
     "tiles",
@@ -63,37 +64,19 @@ class TreeProjection:
     def __init__(self, log: str) -> None:
         self.log = log
         self.name = projection_name(log)
+        self._leaf_hash = hasher(log)
 
     def apply(self, connection: sa.Connection, page: Sequence[LoggedEvent]) -> None:
-        size = page[0].position - 1
-        tree = Tree(size, _frontier(hashes(connection, self.log, size), size))
-        grown: dict[tuple[int, int], bytearray] = {}
-        for e in page:
-            leaf = Leaf(self.log, e.position, e.stream, e.version, e.topic, e.state.encode())
-            for level, index, node in tree.append(leaf.hash()):
-                if level % TILE_HEIGHT == 0:
-                    key = (level // TILE_HEIGHT, index // TILE_WIDTH)
-                    tile = grown.get(key)
-                    if tile is None:
-                        before = _stored(connection, self.log, *key) if index % TILE_WIDTH else b""
-                        tile = grown[key] = bytearray(before)
-                    tile += node
+        leaves = [self._leaf_hash(e.position, e.stream, e.version, e.topic, e.state.encode()) for e in page]
+        grown = grow(partial(_stored, connection, self.log), page[0].position - 1, leaves)
         insert: Any = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
         statement = insert(_tiles)
         connection.execute(
             statement.on_conflict_do_update(
                 index_elements=["log", "level", "index"], set_={"hashes": statement.excluded.hashes}
             ),
-            [
-                {"log": self.log, "level": level, "index": index, "hashes": bytes(tile)}
-                for (level, index), tile in grown.items()
-            ],
+            [{"log": self.log, "level": level, "index": index, "hashes": content} for level, index, content in grown],
         )
-
-
-def _frontier(reader: TileHashes, size: int) -> list[bytes]:
-    """The roots of the complete subtrees that `size` splits into, largest first."""
-    return [reader(level, (size >> level) - 1) for level in reversed(range(size.bit_length())) if size >> level & 1]
 
 
 def _stored(connection: sa.Connection, log: str, level: int, index: int) -> bytes:

@@ -18,6 +18,7 @@ TILE_HEIGHT = 8
 TILE_WIDTH = 1 << TILE_HEIGHT
 LEVEL_MAX = 63
 ENTRY_BYTES_MAX = 2**16 - 1
+_FULL_BYTES = TILE_WIDTH * HASH_BYTES
 
 _U16 = struct.Struct(">H")
 _PATH = re.compile(
@@ -68,6 +69,35 @@ def tiles_of(size: int, after: int = 0) -> Iterator[Tile]:
             yield Tile(level, index)
         if width:
             yield Tile(level, full, width)
+
+
+def grow(fetch: Callable[[int, int], bytes], size: int, leaves: Sequence[bytes]) -> Iterator[tuple[int, int, bytes]]:
+    """What becomes of a tree of `size` leaves when these leaf hashes are appended: level, index and content of every
+    hash tile that changes. `fetch(level, index)` gives the content of a tile that is not full yet.
+
+    A level is one piece of work, whatever its length: a hash costs little more than hashing it.
+    """
+    hashes: Sequence[bytes] = leaves
+    for level in range(LEVEL_MAX + 1):
+        if not hashes:
+            return
+        index, begun = divmod(size, TILE_WIDTH)
+        content = (fetch(level, index) if begun else b"") + b"".join(hashes)
+        if len(content) != (begun + len(hashes)) * HASH_BYTES:
+            raise AuditFailed(f"{Tile(level, index, begun or TILE_WIDTH).path} has not the hashes of its width")
+        parts = [content[start : start + _FULL_BYTES] for start in range(0, len(content), _FULL_BYTES)]
+        for n, part in enumerate(parts):
+            yield level, index + n, part
+        hashes = [_tile_root(part) for part in parts if len(part) == _FULL_BYTES]
+        size = index
+
+
+def _tile_root(content: bytes) -> bytes:
+    """The root of a full tile's subtree."""
+    nodes = [content[n : n + HASH_BYTES] for n in range(0, _FULL_BYTES, HASH_BYTES)]
+    while len(nodes) > 1:
+        nodes = [node_hash(left, right) for left, right in zip(nodes[::2], nodes[1::2], strict=True)]
+    return nodes[0]
 
 
 def tile_bytes(hashes: HashReader, tile: Tile) -> bytes:

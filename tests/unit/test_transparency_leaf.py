@@ -65,6 +65,14 @@ def test_different_events_have_different_bytes(one: leaf.Leaf, other: leaf.Leaf)
     assert (one.encode() == other.encode()) == (one == other)
 
 
+@given(leaves)
+def test_many_are_hashed_as_one(event: leaf.Leaf) -> None:
+    hashed = leaf.hasher(event.log)
+    assert hashed(event.position, event.stream, event.version, event.topic, event.state) == event.hash()
+    with pytest.raises(AuditFailed):
+        hashed(0, event.stream, event.version, event.topic, event.state)
+
+
 @pytest.mark.parametrize("separator", ["|", "\n", "\0", ":", "/", ""])
 def test_a_separator_inside_a_field_does_not_move_the_border(separator: str) -> None:
     one = replace(EVENT, stream=f"a{separator}b", topic="c")

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import pairwise
+
 import pytest
 
 from shared.errors import AuditFailed, LimitExceeded, MalformedCommand
 from shared.transparency import merkle
-from shared.transparency.tiles import Tile, TileHashes, bundle_entries, entry_bundle, tile_bytes, tiles_of
+from shared.transparency.tiles import Tile, TileHashes, bundle_entries, entry_bundle, grow, tile_bytes, tiles_of
 
 SIZE = 70_000
 HASHES = merkle.StoredHashes(merkle.leaf_hash(n.to_bytes(4, "big")) for n in range(SIZE))
+
+
+def _held(tiles: dict[tuple[int, int], bytes]) -> Callable[[int, int], bytes]:
+    return lambda level, index: tiles[level, index]
 
 
 def files_of(size: int) -> dict[str, bytes]:
@@ -71,6 +78,20 @@ class TestTilesOfATree:
     def test_growth_gives_only_the_new_tiles(self) -> None:
         for after, size in ((0, 255), (255, 256), (256, 257), (300, 300), (511, 70_000), (65_535, 65_536)):
             assert set(tiles_of(size, after)) == set(tiles_of(size)) - set(tiles_of(after))
+
+    @pytest.mark.parametrize(
+        "cuts", [(0, 1, 255, 256, 257, 1000), (0, 65_535, 65_536, 65_537, SIZE), (0, 300, 300, 70_000)]
+    )
+    def test_growing_by_pages_gives_the_tiles_of_the_whole(self, cuts: tuple[int, ...]) -> None:
+        held: dict[tuple[int, int], bytes] = {}
+        for before, after in pairwise(cuts):
+            leaves = [HASHES(0, n) for n in range(before, after)]
+            held.update({(level, index): content for level, index, content in grow(_held(held), before, leaves)})
+            assert {Tile(*key, len(content) // 32).path: content for key, content in held.items()} == files_of(after)
+
+    def test_growing_on_a_tile_of_another_width_is_refused(self) -> None:
+        with pytest.raises(AuditFailed, match="has not the hashes of its width"):
+            list(grow(lambda _level, _index: b"", 3, [HASHES(0, 3)]))
 
     def test_root_and_proofs_from_tiles_alone(self) -> None:
         files = files_of(SIZE)

@@ -16,7 +16,7 @@ from shared.eventstore.database import engine as new_engine
 from shared.eventstore.database import migrate
 from shared.eventstore.log import LoggedEvent
 from shared.eventstore.recorders import COLUMNS
-from tokengrid.bench import calls, closing, engine, projecting, stock
+from tokengrid.bench import calls, closing, engine, projecting, sealing, stock
 from tokengrid.bench.measure import Measure, Progress, Row, Work, first_error, interleaved
 from tokengrid.servers import PostgreSQL
 
@@ -42,11 +42,16 @@ def rows(server: PostgreSQL, folder: Path, progress: Progress) -> list[Row]:
         stack.callback(metered.close)
         billing = projecting.behind(metered, Settings(database=server.create_database("usage")))
         stack.callback(billing.close)
+        sealed, end = sealing.measure(
+            Settings(database=server.create_database("sealed"), var=folder / "sealed"), sample, STORE
+        )
+        stack.callback(end)
         measures = [
             floor(connection, sample),
             *stock.measures(library, STORE),
             *engine.measures(app, STORE),
             *projecting.measures(metered, billing, STORE),
+            sealed,
         ]
         return [
             *interleaved(measures, ROUNDS, progress),

@@ -13,7 +13,7 @@ from shared.eventstore.database import engine as new_engine
 from shared.eventstore.database import migrate
 from shared.eventstore.log import LoggedEvent
 from shared.eventstore.recorders import COLUMNS
-from tokengrid.bench import calls, closing, engine, projecting, stock
+from tokengrid.bench import calls, closing, engine, projecting, sealing, stock
 from tokengrid.bench.measure import Measure, Progress, Row, Work, interleaved
 
 STORE = "SQLite"
@@ -47,12 +47,16 @@ def rows(
         stack.callback(metered.close)
         billing = projecting.behind(metered, metered.settings)
         stack.callback(billing.close)
+        sealed, end = sealing.measure(Settings(var=folder / "sealed"), sample, STORE)
+        stack.callback(end)
         pages = sorted({min(page, DEBITS_MAX * accounts) for page in projecting.PAGES})
         measures = [
             floor(connection, sample),
             *stock.measures(library, STORE),
             *engine.measures(app, STORE, batches, accounts),
             *projecting.measures(metered, billing, STORE, accounts, pages),
+            sealed,
+            sealing.verified(),
         ]
         stored = sum(len(e.state) for e in sample) / len(sample)
         return [
