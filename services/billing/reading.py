@@ -203,8 +203,8 @@ def _read_usage(
 ) -> None:
     c = t.usage.c
     key = (c.account, c.model, c.rate_card)
-    for row in connection.execute(
-        sa.select(*key, sa.func.max(c.trace).label("trace"), *_SUMS)
+    asked = (
+        sa.select(*key, sa.func.max(c.trace), *_SUMS)
         .where(
             c.operator == operator,
             among(connection, c.account, list(found)),
@@ -212,11 +212,15 @@ def _read_usage(
             c.segment <= quota_position,
         )
         .group_by(*key)
-    ):
-        into = found[row.account]
-        into.usage.append(_used(row.model, row.rate_card, row._mapping))
-        if row.trace:
-            into.traces["usage", row.model, row.rate_card] = row.trace
+    )
+    for name, model, rate_card, trace, *sums in connection.execute(asked).all():
+        calls, *tokens, amount, charged = map(int, sums)  # PostgreSQL sums bigints as decimals
+        into = found[name]
+        into.usage.append(
+            Used(model, rate_card, calls, TokenSums(**dict(zip(t.TOKENS, tokens, strict=True))), amount, charged)
+        )
+        if trace:
+            into.traces["usage", model, rate_card] = trace
 
 
 def _read_late(
@@ -245,12 +249,8 @@ def _read_late(
         if row.trace:
             found[row.account].traces["late_usage", row.model, row.rate_card] = row.trace
     for (name, model, rate_card), summed in sums.items():
-        found[name].late.append(_used(model, rate_card, summed))
-
-
-def _used(model: str, rate_card: str, row: Any) -> Used:
-    # PostgreSQL sums bigints as decimals.
-    return Used(model, rate_card, int(row["calls"]), _tokens(row), int(row["amount"]), int(row["charged"]))
+        used = Used(model, rate_card, summed["calls"], _tokens(summed), summed["amount"], summed["charged"])
+        found[name].late.append(used)
 
 
 def _tokens(row: Any) -> TokenSums:

@@ -16,6 +16,6 @@ def line_of(kind: LineKind, text: str, exact: Fraction | int, **about: Any) -> B
     line's other fields."""
     if isinstance(exact, int):
         return BillLine(kind=kind, text=text[:TEXT_MAX], fen=exact, **about)
-    fen = round_half_away(exact)
-    rest = exact - fen
-    return BillLine(kind=kind, text=text[:TEXT_MAX], fen=fen, residual=f"{rest.numerator}/{rest.denominator}", **about)
+    fen, of = round_half_away(exact), exact.denominator
+    residual = f"{exact.numerator - fen * of}/{of}"  # in lowest terms, as the exact amount is
+    return BillLine(kind=kind, text=text[:TEXT_MAX], fen=fen, residual=residual, **about)
