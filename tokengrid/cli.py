@@ -47,7 +47,7 @@ app.add_typer(catalog.app, name="catalog", rich_help_panel=LOOK)
 app.add_typer(account.app, name="account", rich_help_panel=LOOK)
 app.add_typer(subscription.app, name="subscription", rich_help_panel=LOOK)
 app.add_typer(bill.app, name="bill", rich_help_panel=LOOK)
-app.command(rich_help_panel=LOOK)(audit.audit)
+app.add_typer(audit.app, name="audit", rich_help_panel=LOOK)
 app.command(rich_help_panel=LOOK)(events.events)
 
 

@@ -23,7 +23,7 @@ from shared.contracts.schema import schema_of
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 HEADER = "<!-- Written by `make docs` from the contracts; do not edit. -->\n\n"
-HAND_WRITTEN = {"leaf-encoding.md"}
+HAND_WRITTEN = {"evidence.md", "leaf-encoding.md"}
 
 
 def pages() -> dict[str, str]:

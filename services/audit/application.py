@@ -12,21 +12,24 @@ from typing import Any, TypeVar
 from services.audit import trees
 from services.audit.keys import key_of, load_key
 from services.audit.room import Sealer, Signed, last_signed, shown, signed
-from services.audit.schemas import SERVICES, CheckpointOf, Checkpoints, Consistency, Inclusion, TileOf
+from services.audit.schemas import SERVICES, CheckpointOf, Checkpoints, Consistency, Inclusion, ManyOf, TileOf
 from shared.clock import Clock, system_clock
 from shared.config import Settings
 from shared.contracts.audit import Seal
 from shared.contracts.base import Command
 from shared.contracts.schema import parse
-from shared.errors import AuditFailed, MalformedCommand, NotCaughtUp, SetupFailed, TokengridError
+from shared.errors import AuditFailed, LimitExceeded, MalformedCommand, NotCaughtUp, SetupFailed, TokengridError
 from shared.eventstore.application import RoomApplication
 from shared.eventstore.projection import Projector
 from shared.eventstore.writer import Writer
 from shared.transparency import note
 from shared.transparency.merkle import consistency_proof, inclusion_proof
+from shared.transparency.multiproof import multiproof
 from shared.transparency.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, tile_bytes
 
 K = TypeVar("K", bound=Command)
+
+PROVEN_MAX = 100_000  # events of one proof
 
 
 class AuditApplication(RoomApplication):
@@ -105,6 +108,16 @@ class AuditApplication(RoomApplication):
                 raise _malformed("first", f"must be from 1 to {second}")
             proof = consistency_proof(trees.hashes(connection, query.log, second), query.first, second)
         return {"log": query.log, "first": query.first, "second": second, "proof": [node.hex() for node in proof]}
+
+    def multiproof(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        query = self._of_a_log(parse(ManyOf, fields))
+        if len(query.positions) > PROVEN_MAX:
+            raise LimitExceeded(f"at most {PROVEN_MAX} positions at once", {"limit": PROVEN_MAX})
+        with self.engine.begin() as connection:
+            size = self._size(connection, query.log, query.size)
+            leaves = [position - 1 for position in query.positions]
+            proof = multiproof(trees.hashes_around(connection, query.log, size, leaves), leaves, size)
+        return {"log": query.log, "size": size, "proof": base64.b64encode(proof).decode()}
 
     def tile(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         query = self._of_a_log(parse(TileOf, fields))

@@ -49,6 +49,17 @@ class Consistency(Command, frozen=True, kw_only=True):
     second: Count | None = None
 
 
+class ManyOf(Command, frozen=True, kw_only=True):
+    """One proof that the events at these `positions` (ascending, at most 100,000) are in the tree of `size` (that of
+    the latest checkpoint)."""
+
+    NAME = "multiproof"
+
+    log: Slug
+    positions: tuple[Count, ...]
+    size: Count | None = None
+
+
 class TileOf(Command, frozen=True, kw_only=True):
     """A hash tile of a log's tree, by its path in C2SP tlog-tiles (`tile/0/x001/067`, `tile/1/000.p/12`)."""
 
@@ -99,6 +110,15 @@ class ConsistencyProof(Answer, frozen=True, kw_only=True):
     proof: tuple[Sha256, ...]
 
 
+class ManyProof(Answer, frozen=True, kw_only=True):
+    """The hashes that the events' leaves lack to come to the root of the tree of `size`, from left to right, in base64
+    (docs/reference/evidence.md)."""
+
+    log: Slug
+    size: Count
+    proof: str
+
+
 class TileContent(Answer, frozen=True, kw_only=True):
     """The tile's hashes, 32 bytes each, one after another, in base64."""
 
@@ -142,6 +162,7 @@ METHODS: tuple[Method, ...] = (
         ConsistencyProof,
         (*_ALWAYS, NotCaughtUp),
     ),
+    Method("multiproof", ManyOf, "The proof.", ManyProof, (*_ALWAYS, NotCaughtUp)),
     Method("tile", TileOf, "The tile.", TileContent, (*_ALWAYS, NotCaughtUp)),
     Method("status", None, "How far audit has come.", Status),
 )

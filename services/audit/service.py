@@ -44,6 +44,10 @@ class AuditService(LogService):
         return self.app.consistency(query)
 
     @rpc
+    def multiproof(self, **query: Any) -> dict[str, Any]:
+        return self.app.multiproof(query)
+
+    @rpc
     def tile(self, **query: Any) -> dict[str, Any]:
         return self.app.tile(query)
 

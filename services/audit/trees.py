@@ -15,10 +15,13 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from shared.eventstore.log import LoggedEvent
+from shared.eventstore.rows import among
 from shared.eventstore.schema import POSITIONS
 from shared.transparency.leaf import hasher
 from shared.transparency.merkle import HASH_BYTES
-from shared.transparency.tiles import Tile, TileHashes, grow
+from shared.transparency.tiles import LEVEL_MAX, TILE_HEIGHT, TILE_WIDTH, Tile, TileHashes, grow
+
+FETCHED = 1000  # tiles at once
 
 _tiles = sa.table(
     "tiles",
@@ -46,8 +49,28 @@ def sizes(connection: sa.Connection, logs: Sequence[str]) -> dict[str, int]:
 def hashes(connection: sa.Connection, log: str, size: int) -> TileHashes:
     """A reader of the hashes of the first `size` leaves. Tiles only grow, so that those of a later size
     serve an earlier one; each is fetched once."""
-    fetched: dict[tuple[int, int], bytes] = {}
+    return _reader(connection, log, size, {})
 
+
+def hashes_around(connection: sa.Connection, log: str, size: int, leaves: Sequence[int]) -> TileHashes:
+    """As `hashes`, with the tiles that these leaves (from 0) are in fetched at once, and those above them."""
+    fetched: dict[tuple[int, int], bytes] = {}
+    wanted: Sequence[int] = leaves
+    for level in range(LEVEL_MAX + 1):
+        wanted = sorted({index // TILE_WIDTH for index in wanted})
+        c = _tiles.c
+        for start in range(0, len(wanted), FETCHED):
+            part = wanted[start : start + FETCHED]
+            found = connection.execute(
+                sa.select(c.index, c.hashes).where(c.log == log, c.level == level, among(connection, c.index, part))
+            )
+            fetched.update({(level, index): bytes(content) for index, content in found})
+        if size >> (TILE_HEIGHT * (level + 1)) == 0:
+            break
+    return _reader(connection, log, size, fetched)
+
+
+def _reader(connection: sa.Connection, log: str, size: int, fetched: dict[tuple[int, int], bytes]) -> TileHashes:
     def fetch(tile: Tile) -> bytes:
         assert tile.level is not None, "hashes are not in entry bundles"
         key = (tile.level, tile.index)

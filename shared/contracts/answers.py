@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
-from shared.contracts.base import AccountId, Answer, Command, Instant, Name, RequestId, Slug
+from shared.contracts.base import AccountId, Answer, Command, Instant, Name, RequestId, Slug, Text
 from shared.contracts.methods import Method
 from shared.errors import MalformedCommand, TokengridError, Unavailable
 
@@ -104,6 +104,17 @@ class Events(Command, frozen=True, kw_only=True):
     shard: Shard = 0
 
 
+class StreamOf(Command, frozen=True, kw_only=True):
+    """The events of one stream of a shard's log with versions above `after`, at most `limit`."""
+
+    NAME = "stream"
+
+    stream: Text
+    after: Position = 0
+    limit: PageLimit = 1000
+    shard: Shard = 0
+
+
 class HeadOf(Command, frozen=True, kw_only=True):
     """Whose head: that of this shard's log. One that is no shard is refused."""
 
@@ -131,6 +142,13 @@ class LogPage(Answer, frozen=True, kw_only=True):
     events: tuple[StoredEvent, ...]
 
 
+class StreamPage(Answer, frozen=True, kw_only=True):
+    """A section of a stream of the log called `log`; empty for a stream that there is not."""
+
+    log: Slug
+    events: tuple[StoredEvent, ...]
+
+
 class Pong(Answer, frozen=True, kw_only=True):
     """That the service answers."""
 
@@ -139,6 +157,7 @@ class Pong(Answer, frozen=True, kw_only=True):
 
 LOG_METHODS: tuple[Method, ...] = (
     Method("events", Events, "A page of the log.", LogPage, (MalformedCommand, Unavailable)),
+    Method("stream", StreamOf, "A page of the stream.", StreamPage, (MalformedCommand, Unavailable)),
     Method(
         "head",
         HeadOf,

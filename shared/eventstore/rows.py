@@ -27,7 +27,7 @@ def insert(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[st
         connection.execute(sa.insert(table), rows)
 
 
-def among(connection: sa.Connection, column: sa.Column[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
+def among(connection: sa.Connection, column: sa.ColumnClause[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
     """`column` is one of `values`: on PostgreSQL one parameter, as each of hundreds costs the driver 20 us."""
     if connection.dialect.name != "postgresql":
         return column.in_(values)

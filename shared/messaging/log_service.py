@@ -16,6 +16,8 @@ from shared.errors import MalformedCommand
 from shared.messaging.rpc import rpc
 from shared.messaging.wire import settings_of
 
+STREAM_NAME_MAX = 500
+
 
 def _bound(name: str, value: object, least: int, most: int, complaints: dict[str, list[str]]) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
@@ -32,6 +34,9 @@ class _Pages:
 
     def read(self, after: int, limit: int) -> list[dict[str, Any]]:
         return [event._asdict() for event in self._log.read(after, limit)]
+
+    def stream(self, stream: str, after: int, limit: int) -> list[dict[str, Any]]:
+        return [event._asdict() for event in self._log.stream(stream, after, limit)]
 
     def head(self) -> int:
         head: int = self._log.head()
@@ -60,6 +65,26 @@ class LogService:
 
         `state` is the exact stored JSON text. Raises MalformedCommand for bounds that are no bounds.
         """
+        name = self._section(after, limit, shard)
+        log = self.log_of(shard)
+        # The head is read first: an answer promises nothing that came after its events. Nor is it behind them.
+        head = log.head()
+        events = log.read(after, limit)
+        if events:
+            head = max(head, events[-1]["position"])
+        return {"log": name, "head": head, "events": events}
+
+    @rpc
+    def stream(self, stream: str, after: int = 0, limit: int = 1000, shard: int = 0) -> dict[str, Any]:
+        """As `events`, of one stream of the shard's log, behind the version `after`: `{"log": str, "events": […]}`;
+        none for a stream that there is not."""
+        if not isinstance(stream, str) or not 0 < len(stream) <= STREAM_NAME_MAX or not stream.isprintable():
+            raise MalformedCommand("This is no stream's name.", {"fields": {"stream": ["Not a stream's name."]}})
+        name = self._section(after, limit, shard)
+        return {"log": name, "events": self.log_of(shard).stream(stream, after, limit)}
+
+    def _section(self, after: object, limit: object, shard: int) -> str:
+        """The name of a shard's log. Raises MalformedCommand for bounds that are no bounds."""
         logs = settings_of(self.config).logs(self.name)
         complaints: dict[str, list[str]] = {}
         _bound("after", after, 0, POSITION_MAX, complaints)
@@ -67,13 +92,7 @@ class LogService:
         _bound("shard", shard, 0, len(logs) - 1, complaints)
         if complaints:
             raise MalformedCommand("This is no section of a log.", {"fields": complaints})
-        log = self.log_of(shard)
-        # The head is read first: an answer promises nothing that came after its events. Nor is it behind them.
-        head = log.head()
-        events = log.read(after, limit)
-        if events:
-            head = max(head, events[-1]["position"])
-        return {"log": logs[shard], "head": head, "events": events}
+        return logs[shard]
 
     @rpc
     def head(self, shard: int = 0) -> int:

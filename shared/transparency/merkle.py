@@ -103,7 +103,7 @@ class StoredHashes:
 def root_at(hashes: HashReader, size: int) -> bytes:
     """The root of the first `size` leaves."""
     _require(0 <= size <= SIZE_MAX, "size", f"not between 0 and {SIZE_MAX}")
-    return _subtree_root(hashes, 0, size)
+    return subtree_root(hashes, 0, size)
 
 
 def inclusion_proof(hashes: HashReader, index: int, size: int) -> list[bytes]:
@@ -115,12 +115,12 @@ def inclusion_proof(hashes: HashReader, index: int, size: int) -> list[bytes]:
     _require(0 <= index < size, "index", f"no such leaf in a tree of size {size}")
     path, start, end = [], 0, size
     while end - start > 1:
-        middle = start + _split(end - start)
+        middle = start + split(end - start)
         if index < middle:
-            path.append(_subtree_root(hashes, middle, end))
+            path.append(subtree_root(hashes, middle, end))
             end = middle
         else:
-            path.append(_subtree_root(hashes, start, middle))
+            path.append(subtree_root(hashes, start, middle))
             start = middle
     return path[::-1]
 
@@ -135,15 +135,15 @@ def consistency_proof(hashes: HashReader, size1: int, size2: int) -> list[bytes]
     _require(0 < size1 <= size2, "size1", f"not between 1 and {size2}")
     path, start, end = [], 0, size2
     while size1 != end:
-        middle = start + _split(end - start)
+        middle = start + split(end - start)
         if size1 <= middle:
-            path.append(_subtree_root(hashes, middle, end))
+            path.append(subtree_root(hashes, middle, end))
             end = middle
         else:
-            path.append(_subtree_root(hashes, start, middle))
+            path.append(subtree_root(hashes, start, middle))
             start = middle
     if start > 0:  # the old tree is not itself the subtree reached, so its verifier does not know this hash
-        path.append(_subtree_root(hashes, start, end))
+        path.append(subtree_root(hashes, start, end))
     return path[::-1]
 
 
@@ -215,13 +215,13 @@ def verify_consistency(size1: int, root1: bytes, size2: int, root2: bytes, proof
     _same(root2, sr, "consistency proof leads to another new root")
 
 
-def _split(width: int) -> int:
-    """The largest power of two below `width`."""
+def split(width: int) -> int:
+    """Where a tree of `width` leaves, more than one, is divided: the largest power of two below it."""
     return 1 << ((width - 1).bit_length() - 1)
 
 
-def _subtree_root(hashes: HashReader, start: int, end: int) -> bytes:
-    """Root of the leaves [start, end). The proofs ask only for such `start` as the RFC's splits give:
+def subtree_root(hashes: HashReader, start: int, end: int) -> bytes:
+    """Root of the leaves [start, end). Proofs ask only for such `start` as the RFC's splits give:
     a multiple of every complete subtree's width that follows."""
     parts = []
     while start < end:

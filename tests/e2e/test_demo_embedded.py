@@ -113,9 +113,23 @@ def test_what_a_demo_left_can_be_asked_about(var: Path) -> None:
     assert balance["status"] == "open"
     debits = json.loads(tokengrid("account", "debits", bill["operator"], "000001", *there))
     assert {debit["kind"] for debit in debits} == {"TokensDebited"}
-    assert json.loads(tokengrid("audit", *there))["ok"]
+    assert json.loads(tokengrid("audit", "replay", *there))["ok"]
     line = tokengrid("events", "quota", "--after", "0", "--limit", "1", "--var", str(var))
     assert re.match(r" +1  2026-06-01 00:00:00  \S+/\d{6} v1  AccountOpened  ", line)
+
+
+@pytest.mark.usefixtures("report")
+def test_a_bill_is_proved_with_a_file_and_public_keys(var: Path, tmp_path: Path) -> None:
+    (bill,) = json.loads(tokengrid("bill", "list", "--account", "000001", "--var", str(var), "--json"))
+    file, page = tmp_path / "a.evidence", tmp_path / "a.html"
+    told = tokengrid("audit", "evidence", "--bill", bill["number"], str(file), "--html", str(page), "--var", str(var))
+    keys = re.findall(r"--key (\S+)", told)
+    assert bill["number"] in page.read_text()
+    asked = [argument for key in keys for argument in ("--key", key)]
+    assert json.loads(tokengrid("audit", "verify", str(file), *asked, "--json"))["bill"]["number"] == bill["number"]
+    script = Path(__file__).parents[2] / "deploy" / "verify_evidence.py"
+    alone = subprocess.run([sys.executable, script, file, *keys], capture_output=True, text=True, cwd=tmp_path)
+    assert (alone.returncode, alone.stdout.partition(",")[0]) == (0, f"proven: {bill['number']}")
 
 
 @pytest.mark.usefixtures("report")

@@ -117,18 +117,22 @@ class InProcess:
             ("audit", "seal"): lambda **command: audit.seal(command),
             ("audit", "inclusion"): lambda **query: audit.inclusion(query),
             ("audit", "consistency"): lambda **query: audit.consistency(query),
+            ("audit", "multiproof"): lambda **query: audit.multiproof(query),
             ("audit", "tile"): lambda **query: audit.tile(query),
             ("audit", "status"): audit.status,
         }
 
     def call(self, service: str, method: str, /, **kwargs: Any) -> Any:
-        if method in ("head", "events"):
+        if method in ("head", "events", "stream"):
             shards = getattr(self._market, service).shards
             if kwargs.get("shard", 0) >= len(shards):
                 raise MalformedCommand("There is no such shard.")
             log = shards[kwargs.get("shard", 0)].log
             if method == "head":
                 return log.head()
+            if method == "stream":
+                page = log.stream(kwargs["stream"], kwargs["after"], kwargs["limit"])
+                return {"events": [e._asdict() for e in page]}
             return {"head": log.head(), "events": [e._asdict() for e in log.read(kwargs["after"], kwargs["limit"])]}
         return json.loads(json.dumps(self._methods[service, method](**kwargs)))
 

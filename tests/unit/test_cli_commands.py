@@ -112,7 +112,7 @@ def test_what_is_asked_wrongly_is_told_in_one_sentence_with_exit_code_2(
         ["bill", "list"],
         ["bill", "focus", "2026-06", "june.csv"],
         ["bill", "close", "2026-06"],
-        ["audit"],
+        ["audit", "replay"],
         ["events", "quota"],
         ["account", "balance", "shanghai-telecom", "a", "--against", "up"],
         ["demo", "--trace", "nothing.csv"],

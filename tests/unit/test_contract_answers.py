@@ -329,9 +329,11 @@ ASKED: dict[str, list[Fields] | Callable[[Services], list[Fields]]] = {
     "audit.checkpoints": [{"log": "quota"}, {"log": "quota", "limit": 1}],
     "audit.inclusion": _proofs,
     "audit.consistency": [{"log": "quota", "first": 1}, {"log": "quota", "first": 3, "second": 7}],
+    "audit.multiproof": [{"log": "quota", "positions": [1, 3]}, {"log": "billing", "positions": [2], "size": 3}],
     "audit.tile": [{"log": "quota", "path": "tile/0/000.p/3"}],
     "audit.status": [{}],
     **{f"{service}.events": [{}, {"after": 2, "limit": 1}] for service in SERVICES},
+    **{f"{service}.stream": [{"stream": "none"}] for service in SERVICES},
     **{f"{service}.head": [{}] for service in SERVICES},
     **{f"{service}.ping": [{}] for service in SERVICES},
 }

@@ -1,4 +1,4 @@
-"""`tokengrid audit`: the auditor's own arithmetic over all logs, against what the services answer."""
+"""`tokengrid audit`: what can be proved. `replay`: the auditor's own arithmetic over all logs, against the services."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ import typer
 from rich.console import Console
 
 from services.audit.replay import render_html, run_audit
+from tokengrid.commands import audit_evidence
 from tokengrid.commands.options import VAR, AsJson, MonthArgument, Var, Where, print_json, print_table
 from tokengrid.demo.run import PERIOD
 from tokengrid.demo.summary import VERDICTS
 from tokengrid.session import Against, session
 
+app = typer.Typer(no_args_is_help=True, help="What can be proved, to someone who trusts nobody here.")
+app.command("evidence")(audit_evidence.evidence)
+app.command("verify")(audit_evidence.verify_file)
 
-def audit(
+
+@app.command()
+def replay(
     month: MonthArgument = PERIOD,
     html: Annotated[
         Path | None, typer.Option("--html", help="Write the report as a page, too.", metavar="FILE")

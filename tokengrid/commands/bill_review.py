@@ -88,7 +88,7 @@ def _show(month: str, found: Sums, most: list[Rerated]) -> None:
     if found.unlike:
         typer.echo(
             f"{len(found.unlike):,} bills cannot be computed again as they were issued, such as {found.unlike[0]}: "
-            "run `tokengrid audit`."
+            "run `tokengrid audit replay`."
         )
 
 
