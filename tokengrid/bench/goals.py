@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from tokengrid.bench import closing, counted, projecting, sealing
+from tokengrid.bench import closing, counted, evidence, projecting, sealing
 from tokengrid.bench.measure import Row
 
 
@@ -43,7 +43,9 @@ GOALS = (
     Goal(MANY_ACCOUNTS, at_most=1024),
     Goal(USAGE_PROJECTED, ENGINE, at_least=3),
     Goal(sealing.row_name("PostgreSQL"), ENGINE, at_least=3),
-    Goal(sealing.VERIFIED, at_least=50_000),
+    Goal(evidence.MADE, at_most=1),
+    Goal(evidence.SIZE, at_most=5),
+    Goal(evidence.PROVEN, at_least=50_000),
     Goal(CLOSED, at_least=2000),
     Goal(CLOSED_FULL, at_least=2000),
     Goal(REBUILT, f"{CLOSED}: first run, followed and closed", at_least=1),

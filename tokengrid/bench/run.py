@@ -15,7 +15,7 @@ from rich.table import Table
 
 from shared import collector
 from shared.errors import SetupFailed
-from tokengrid.bench import broker, chart, closing, counted, growth, postgresql, sqlite
+from tokengrid.bench import broker, chart, closing, counted, evidence, growth, postgresql, sqlite
 from tokengrid.bench.goals import with_goals
 from tokengrid.bench.measure import Progress, Row, with_ratios
 from tokengrid.servers import PostgreSQL
@@ -78,6 +78,7 @@ def measured(folder: Path, store: Store, progress: Progress, *, full: bool = Fal
     rows: list[Row] = []
     if store is not Store.POSTGRESQL:
         rows += sqlite.rows(folder, progress)
+        rows += evidence.rows(folder / "evidence", progress)
     if store is not Store.SQLITE:
         progress("PostgreSQL: starting")
         server = PostgreSQL(folder / "postgresql")
