@@ -82,6 +82,9 @@ class Settings(BaseSettings):
     audit_key: SecretStr | None = Field(
         None, description="signing key of checkpoints, PRIVATE+KEY+…; without it {var}/audit/key, made on first start"
     )
+    witness_keys: tuple[str, ...] = Field(
+        (), description="verifier keys of the witnesses whose cosignatures audit keeps, as a JSON list"
+    )
     quota_shards: int = Field(
         1,
         ge=1,

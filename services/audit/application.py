@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 
 from services.audit import trees
 from services.audit.keys import key_of, load_key
-from services.audit.room import Sealer, Signed, last_signed, shown, signed
+from services.audit.room import Asked, Sealer, Signed, last_signed, shown, signed
 from services.audit.schemas import SERVICES, CheckpointOf, Checkpoints, Consistency, Inclusion, ManyOf, TileOf
+from services.audit.witnessed import with_cosignatures
 from shared.clock import Clock, system_clock
 from shared.config import Settings
-from shared.contracts.audit import Seal
+from shared.contracts.audit import Cosign, Refuse, Seal
 from shared.contracts.base import Command
 from shared.contracts.schema import parse
 from shared.errors import AuditFailed, LimitExceeded, MalformedCommand, NotCaughtUp, SetupFailed, TokengridError
@@ -23,6 +24,7 @@ from shared.eventstore.application import RoomApplication
 from shared.eventstore.projection import Projector
 from shared.eventstore.writer import Writer
 from shared.transparency import note
+from shared.transparency.keys import COSIGNATURE, VerifierKey
 from shared.transparency.merkle import consistency_proof, inclusion_proof
 from shared.transparency.multiproof import multiproof
 from shared.transparency.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, tile_bytes
@@ -41,7 +43,9 @@ class AuditApplication(RoomApplication):
         self.logs = logs(settings)
         self._refuse_other_key()
         self.projectors = {log: Projector(self.engine, trees.TreeProjection(log)) for log in self.logs}
-        self.writer: Writer[Seal] = self.writer_for(Sealer(self.engine, self._key, clock), self.log.head())
+        self._witnesses = [_witness(text) for text in settings.witness_keys]
+        room = Sealer(self.engine, self._key, clock, self._witnesses)
+        self.writer: Writer[Asked] = self.writer_for(room, self.log.head())
 
     # -- following ------------------------------------------------------------------------------
     def follow(self, log: str, page: Sequence[Mapping[str, Any]]) -> int:
@@ -52,7 +56,7 @@ class AuditApplication(RoomApplication):
     # -- sealing ----------------------------------------------------------------------------------
     def seal(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Sign a checkpoint of a log now, or give the one that its present size has."""
-        return self.writer.submit(self._of_a_log(parse(Seal, fields)))
+        return self._cosigned(self.writer.submit(self._of_a_log(parse(Seal, fields))))
 
     def seal_grown(self) -> list[str]:
         """Seal every log that has grown since its last checkpoint; which ones were. Raises the first refusal,
@@ -67,21 +71,37 @@ class AuditApplication(RoomApplication):
                 raise answer
         return grown
 
+    # -- witnesses --------------------------------------------------------------------------------
+    def cosign(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep a witness's cosignature."""
+        return self.writer.submit(self._of_a_log(parse(Cosign, fields)))
+
+    def refuse(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep a witness's refusal: an alarm."""
+        return self.writer.submit(self._of_a_log(parse(Refuse, fields)))
+
+    def _cosigned(self, answer: dict[str, Any], connection: Any = None) -> dict[str, Any]:
+        """A checkpoint's answer with what witnesses have put under it."""
+        if not answer["note"] or not self._witnesses:
+            return answer
+        if connection is None:
+            with self.engine.begin() as own:
+                return self._cosigned(answer, own)
+        return answer | {"note": with_cosignatures(connection, answer["log"], answer["size"], answer["note"])}
+
     # -- questions ------------------------------------------------------------------------------
     def checkpoint(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         query = self._of_a_log(parse(CheckpointOf, fields))
         with self.engine.begin() as connection:
-            return shown(self._key, query.log, last_signed(connection, query.log))
+            return self._cosigned(shown(self._key, query.log, last_signed(connection, query.log)), connection)
 
     def checkpoints(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         query = self._of_a_log(parse(Checkpoints, fields))
         limit = min(max(query.limit, 1), self.settings.page_max)
         with self.engine.begin() as connection:
             found = signed(connection, query.log, query.after, limit + 1)
-        return {
-            "checkpoints": [shown(self._key, query.log, each) for each in found[:limit]],
-            "more": len(found) > limit,
-        }
+            pages = [self._cosigned(shown(self._key, query.log, each), connection) for each in found[:limit]]
+        return {"checkpoints": pages, "more": len(found) > limit}
 
     def inclusion(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         query = self._of_a_log(parse(Inclusion, fields))
@@ -171,6 +191,16 @@ class AuditApplication(RoomApplication):
                         f"The signing key is not the one that signed the last checkpoint of {log} ({error}): "
                         "restore that key."
                     ) from None
+
+
+def _witness(text: str) -> VerifierKey:
+    try:
+        key = VerifierKey.parse(text)
+    except MalformedCommand as error:
+        raise SetupFailed(f"TOKENGRID_WITNESS_KEYS: {error}") from None
+    if key.kind != COSIGNATURE:
+        raise SetupFailed(f"TOKENGRID_WITNESS_KEYS: {key.name} is not a witness's key.")
+    return key
 
 
 def logs(settings: Settings) -> tuple[str, ...]:

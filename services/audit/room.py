@@ -1,4 +1,5 @@
-"""The writer's room: decides whether a checkpoint is signed. One for a size, none that contradicts an earlier.
+"""The writer's room: decides whether a checkpoint is signed. One for a size, none that contradicts an earlier. And
+keeps what witnesses say of them (`witnessed`).
 
 The tree's head and the last checkpoint are read in one snapshot before the decision; the decision itself
 does no I/O. The key is used here and nowhere else.
@@ -6,6 +7,7 @@ does no I/O. The key is used here and nowhere else.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,17 +15,17 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from services.audit import trees
+from services.audit import trees, witnessed
 from services.audit.keys import key_of
 from shared.clock import Clock
-from shared.contracts.audit import CheckpointSigned, Seal
+from shared.contracts.audit import CheckpointRefused, CheckpointSigned, CheckpointWitnessed, Cosign, Refuse, Seal
 from shared.contracts.base import Event, decode_event
-from shared.errors import AuditFailed, NotCaughtUp
+from shared.errors import AuditFailed, MalformedCommand, NotCaughtUp
 from shared.eventstore.batch import Stored
 from shared.eventstore.log import NewEvent
 from shared.eventstore.schema import EVENTS
 from shared.transparency.checkpoint import Checkpoint, sign_checkpoint
-from shared.transparency.keys import SigningKey
+from shared.transparency.keys import SigningKey, VerifierKey
 from shared.transparency.merkle import EMPTY_ROOT, root_at
 
 _events = sa.table(
@@ -76,18 +78,29 @@ def _checkpoint(topic: str, state: bytes) -> CheckpointSigned:
     return event
 
 
-class Sealer:
-    """Room of `Writer`: one stream a log, one event a checkpoint."""
+Asked = Seal | Cosign | Refuse
+REMEMBERED_MAX = 10_000
 
-    def __init__(self, engine: sa.Engine, key: SigningKey, clock: Clock) -> None:
+
+class Sealer:
+    """Room of `Writer`: one stream a log, one event a checkpoint; beside it what witnesses said."""
+
+    def __init__(self, engine: sa.Engine, key: SigningKey, clock: Clock, witnesses: Sequence[VerifierKey] = ()) -> None:
         self._engine = engine
         self._key = key
         self._clock = clock
+        self._witnesses = witnesses
         self._heads: dict[str, Head] = {}
+        self._versions: dict[str, int] = {}  # of the streams of what witnesses said
+        self._signed: dict[tuple[str, int], CheckpointSigned | None] = {}  # what they may have cosigned
+        self._kept: dict[Cosign | Refuse, CheckpointWitnessed | CheckpointRefused | None] = {}  # what they said before
 
-    def prepare(self, commands: Sequence[Seal]) -> None:
-        logs = list(dict.fromkeys(command.log for command in commands))
+    def prepare(self, commands: Sequence[Asked]) -> None:
+        logs = list(dict.fromkeys(command.log for command in commands if isinstance(command, Seal)))
         with self._engine.begin() as connection:
+            for command in commands:
+                if not isinstance(command, Seal):
+                    self._prepare_said(connection, command)
             sizes = trees.sizes(connection, logs)
             for log in logs:
                 last = last_signed(connection, log)
@@ -97,10 +110,34 @@ class Sealer:
                 root_then = root_at(reader, then) if then <= size else b""
                 self._heads[log] = Head(size, root_at(reader, size), last, root_then)
 
-    def key(self, command: Seal) -> str | None:  # noqa: ARG002
+    def _prepare_said(self, connection: sa.Connection, command: Cosign | Refuse) -> None:
+        if len(self._kept) + len(self._signed) > REMEMBERED_MAX:  # of what was refused
+            self._kept.clear()
+            self._signed.clear()
+        stream = witnessed.stream_of(command)
+        self._versions[stream] = witnessed.last_version(connection, stream)
+        with contextlib.suppress(MalformedCommand):  # to be refused when it is decided
+            self._kept[command] = witnessed.kept(connection, witnessed.key_of(command))
+            if isinstance(command, Cosign):
+                size = witnessed.size_in(command)
+                self._signed[command.log, size] = witnessed.signed_at(connection, command.log, size)
+
+    def key(self, command: Asked) -> str | None:  # noqa: ARG002
         return None  # the events bring theirs: one checkpoint for a log and size, whoever asks
 
-    def decide(self, command: Seal, fingerprint: str) -> list[NewEvent]:  # noqa: ARG002
+    def decide(self, command: Asked, fingerprint: str) -> list[NewEvent]:  # noqa: ARG002
+        if isinstance(command, Seal):
+            return self._sealed(command)
+        if self._kept.get(command) is not None:
+            return []
+        version = self._versions[witnessed.stream_of(command)] + 1
+        if isinstance(command, Cosign):
+            signed = self._signed.get((command.log, witnessed.size_in(command)))
+            return [witnessed.cosigned(command, signed, self._witnesses, version, self._clock())]
+        origin = key_of(self._key, command.log).name
+        return [witnessed.refused(command, origin, self._witnesses, version, self._clock())]
+
+    def _sealed(self, command: Seal) -> list[NewEvent]:
         log, head = command.log, self._heads[command.log]
         if head.size < command.position:
             raise NotCaughtUp(
@@ -130,6 +167,8 @@ class Sealer:
         return [NewEvent(log, (head.last.version if head.last else 0) + 1, event, f"{log}@{head.size}")]
 
     def evolve(self, stream: str, version: int, event: Event) -> None:
+        if stream in self._versions:
+            self._versions[stream] = version
         head = self._heads.get(stream)
         if head is not None and isinstance(event, CheckpointSigned):
             head.last = Signed(version, event)
@@ -138,8 +177,14 @@ class Sealer:
     def forget(self, streams: set[str]) -> None:
         for stream in streams:
             self._heads.pop(stream, None)
+            self._versions.pop(stream, None)
 
-    def answer(self, command: Seal, events: Sequence[Stored], replayed: bool) -> dict[str, Any]:  # noqa: ARG002
+    def answer(self, command: Asked, events: Sequence[Stored], replayed: bool) -> dict[str, Any]:  # noqa: ARG002
+        if not isinstance(command, Seal):
+            new = None if not events or not isinstance(events[0], NewEvent) else events[0].event
+            event = self._kept.pop(command, None) or new
+            assert isinstance(event, CheckpointWitnessed | CheckpointRefused)
+            return witnessed.said(event, new is None)
         last = self._heads[command.log].last
         assert last is not None, "a log that was sealed has a checkpoint"
         return shown(self._key, command.log, last)

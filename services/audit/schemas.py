@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from shared.contracts import audit as a
 from shared.contracts.answers import Position
 from shared.contracts.base import Answer, Command, Count, Instant, Sha256, Slug, Text
@@ -136,6 +138,16 @@ class Status(Answer, frozen=True, kw_only=True):
     verifier_keys: dict[Slug, str]
 
 
+class Said(Answer, frozen=True, kw_only=True):
+    """What was kept of a witness's word: `kind` is `cosigned`, or why it refused; `size`: of the checkpoint."""
+
+    log: Slug
+    kind: Literal["cosigned", "fork", "rewrite", "cut"]
+    size: Count
+    witness: Text
+    replayed: bool
+
+
 _ALWAYS: tuple[type[TokengridError], ...] = (MalformedCommand, Unavailable)
 
 METHODS: tuple[Method, ...] = (
@@ -146,6 +158,14 @@ METHODS: tuple[Method, ...] = (
         Checkpoint,
         (*_ALWAYS, NotCaughtUp, AuditFailed, Conflict),
     ),
+    Method(
+        a.Cosign.NAME,
+        a.Cosign,
+        "What was kept: the cosignature stands under the checkpoint from now on.",
+        Said,
+        (*_ALWAYS, AuditFailed, Conflict),
+    ),
+    Method(a.Refuse.NAME, a.Refuse, "What was kept: an alarm in audit's log.", Said, (*_ALWAYS, AuditFailed, Conflict)),
     Method("checkpoint", CheckpointOf, "The checkpoint.", Checkpoint, _ALWAYS),
     Method("checkpoints", Checkpoints, "A page of checkpoints.", CheckpointList, _ALWAYS),
     Method(

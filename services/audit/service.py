@@ -26,6 +26,14 @@ class AuditService(LogService):
     def seal(self, **command: Any) -> dict[str, Any]:
         return self.app.seal(command)
 
+    @rpc
+    def cosign(self, **command: Any) -> dict[str, Any]:
+        return self.app.cosign(command)
+
+    @rpc
+    def refuse(self, **command: Any) -> dict[str, Any]:
+        return self.app.refuse(command)
+
     # -- questions ------------------------------------------------------------------------------------
     @rpc
     def checkpoint(self, **query: Any) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from shared.contracts.base import Command, Count, Event, Slug, Text, command, event
 
 
@@ -13,6 +15,47 @@ class CheckpointSigned(Event, frozen=True, kw_only=True):
     log: Slug
     size: Count
     root_sha256: Text
+    note: Text
+
+
+@event("audit")
+class CheckpointWitnessed(Event, frozen=True, kw_only=True):
+    """A witness has cosigned a checkpoint that was signed. `witness`: its verifier key; `note`: the checkpoint with
+    that cosignature alone. In the stream `witnessed:` and the log's name."""
+
+    log: Slug
+    size: Count
+    witness: Text
+    note: Text
+
+
+@event("audit")
+class CheckpointRefused(Event, frozen=True, kw_only=True):
+    """An alarm: a witness was shown a head of a log that contradicts what it had cosigned. `kind`: `fork`, two heads of
+    one size; `rewrite`, something before has changed; `cut`, the log became shorter. `note`: its signed statement. In
+    the stream `refused:` and the log's name."""
+
+    log: Slug
+    kind: Literal["fork", "rewrite", "cut"]
+    size: Count
+    witnessed_size: Count
+    witness: Text
+    note: Text
+
+
+@command("audit", "cosign")
+class Cosign(Command, frozen=True, kw_only=True):
+    """Keep a witness's cosignature. `note`: the checkpoint as it was signed, and the cosignature under it."""
+
+    log: Slug
+    note: Text
+
+
+@command("audit", "refuse")
+class Refuse(Command, frozen=True, kw_only=True):
+    """Keep a witness's refusal of a checkpoint. `note`: its signed statement."""
+
+    log: Slug
     note: Text
 
 

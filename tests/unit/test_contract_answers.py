@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,8 +25,12 @@ from shared.contracts.methods import Method, receipt_of
 from shared.contracts.schema import field_of
 from shared.eventstore.requests import Request
 from shared.messaging import codec
+from shared.transparency.checkpoint import Opened, cosign, open_checkpoint
+from shared.transparency.keys import COSIGNATURE, SigningKey, VerifierKey
+from shared.transparency.refusal import Refusal, sign_refusal
 from tests.unit.audit_world import ALPHA, EAST, JULY, LONG_AGO, WEST, Market, two_months
 
+WITNESS = SigningKey.generate("example.org/w1", COSIGNATURE)
 SEED = 20260618
 AUGUST = "2026-08"
 AFTERWARDS = "2026-12-31T16:00:00Z"
@@ -141,7 +146,8 @@ class Services:
 
 @pytest.fixture(scope="module")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
-    market = two_months(tmp_path_factory.mktemp("market"), SEED, events=60)
+    witnesses = (str(WITNESS.verifier),)
+    market = two_months(tmp_path_factory.mktemp("market"), SEED, events=60, witness_keys=witnesses)
     made = Services(market)
     policy = {"operator": EAST, "preferred": [EAST]}
     imported = {"package": "p", "package_version": "1", "content_sha256": "0", "fen_per_usd": 700, "priced": 2}
@@ -182,6 +188,22 @@ def _replayed(make: Callable[[Services], Fields]) -> Callable[[Services], list[F
 
 def _batch(*commands: Fields) -> list[Fields]:
     return [{"commands": [*commands, {"command": "nothing"}]}]
+
+
+def _cosigned(services: Services) -> list[Fields]:
+    opened = _checkpoint(services)
+    return [{"log": "quota", "note": str(cosign(opened, WITNESS, 1))}] * 2
+
+
+def _refused(services: Services) -> list[Fields]:
+    found = _checkpoint(services).checkpoint
+    forked = Refusal("fork", found, replace(found, root=bytes(32)))
+    return [{"log": "quota", "note": str(sign_refusal(forked, WITNESS, 1))}]
+
+
+def _checkpoint(services: Services) -> Opened:
+    answer = services.ask("audit.checkpoint", log="quota")
+    return open_checkpoint(answer["note"], VerifierKey.parse(answer["verifier_key"]))
 
 
 def _proofs(services: Services) -> list[Fields]:
@@ -325,6 +347,8 @@ ASKED: dict[str, list[Fields] | Callable[[Services], list[Fields]]] = {
     ],
     "billing.status": [{}],
     "audit.seal": [{"log": "quota", "position": 1}] * 2,
+    "audit.cosign": _cosigned,
+    "audit.refuse": _refused,
     "audit.checkpoint": [{"log": "quota"}],
     "audit.checkpoints": [{"log": "quota"}, {"log": "quota", "limit": 1}],
     "audit.inclusion": _proofs,

@@ -55,6 +55,9 @@ class Proofs:
     # -- what was signed ----------------------------------------------------------------------------
     def apply(self, position: int, stream: str, topic: str, event: Raw) -> None:
         """Fold one event of audit's log: verify the note, keep size and root."""
+        if topic in ("audit.CheckpointWitnessed:1", "audit.CheckpointRefused:1"):
+            self._said(position, topic, event)
+            return
         if topic != "audit.CheckpointSigned:1" or event["log"] != stream:
             self._wrong("unknown kind of event", "audit", position, "audit.CheckpointSigned:1", topic)
             return
@@ -67,6 +70,16 @@ class Proofs:
         known = of_log.setdefault(checkpoint.size, (checkpoint.root, position))
         if known[0] != checkpoint.root:
             self._wrong("two roots were signed for one size", "audit", position, known[0].hex(), checkpoint.root.hex())
+
+    def _said(self, position: int, topic: str, event: Raw) -> None:
+        """A witness's word: a refusal is an alarm, a cosignature must be of what was signed."""
+        log = event["log"]
+        if topic == "audit.CheckpointRefused:1":
+            self._wrong(f"a witness refused a checkpoint: {event['kind']}", "audit", position, "none", event["witness"])
+        elif event["size"] not in self.signed.get(log, {}):
+            self._wrong(
+                "cosignature of what was not signed", "audit", position, "a checkpoint", f"{log}@{event['size']}"
+            )
 
     def _opened(self, log: str, note: str, where: str, position: int) -> Checkpoint | None:
         key = self._keys.get(log)
