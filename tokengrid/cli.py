@@ -16,7 +16,7 @@ from nameko.exceptions import RemoteError
 from pydantic import ValidationError
 
 from shared.errors import TokengridError
-from tokengrid.commands import account, audit, bench, bill, catalog, demo, events, servers, subscription
+from tokengrid.commands import account, audit, audit_archive, bench, bill, catalog, demo, events, servers, subscription
 from tokengrid.traces import UnreadableTrace
 
 USAGE = 2
@@ -48,6 +48,7 @@ app.add_typer(account.app, name="account", rich_help_panel=LOOK)
 app.add_typer(subscription.app, name="subscription", rich_help_panel=LOOK)
 app.add_typer(bill.app, name="bill", rich_help_panel=LOOK)
 app.command(rich_help_panel=LOOK)(audit.audit)
+app.add_typer(audit_archive.app, name="archive", rich_help_panel=LOOK)
 app.command(rich_help_panel=LOOK)(events.events)
 
 

@@ -35,6 +35,7 @@ SUBCOMMANDS = {
         "void",
         "credit",
     ),
+    "archive": ("write", "verify", "restore", "statement"),
     "subscription": ("start", "change", "pause", "resume", "end", "list"),
 }
 
