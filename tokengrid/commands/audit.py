@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from services.audit.replay import render_html, run_audit
-from tokengrid.commands import audit_evidence, audit_witness
+from tokengrid.commands import audit_archive, audit_evidence, audit_witness
 from tokengrid.commands.options import VAR, AsJson, MonthArgument, Var, Where, print_json, print_table
 from tokengrid.demo.run import PERIOD
 from tokengrid.demo.summary import VERDICTS
@@ -19,6 +19,7 @@ app = typer.Typer(no_args_is_help=True, help="What can be proved, to someone who
 app.command("evidence")(audit_evidence.evidence)
 app.command("verify")(audit_evidence.verify_file)
 app.command("witness")(audit_witness.witness)
+app.add_typer(audit_archive.app, name="archive")
 
 
 @app.command()
