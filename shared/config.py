@@ -82,6 +82,11 @@ class Settings(BaseSettings):
     audit_key: SecretStr | None = Field(
         None, description="signing key of checkpoints, PRIVATE+KEY+…; without it {var}/audit/key, made on first start"
     )
+    audit_next_key: SecretStr | None = Field(
+        None,
+        description="signing key that is to take the place of the present one and signs beside it until then; without "
+        "it {var}/audit/next-key, if there is one",
+    )
     witness_keys: tuple[str, ...] = Field(
         (), description="verifier keys of the witnesses whose cosignatures audit keeps, as a JSON list"
     )

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from services.audit import trees
-from services.audit.keys import key_of, load_key
+from services.audit.keys import key_of, load_key, load_next_key
 from services.audit.room import Asked, Sealer, Signed, last_signed, shown, signed
 from services.audit.schemas import SERVICES, CheckpointOf, Checkpoints, Consistency, Inclusion, ManyOf, TileOf
 from services.audit.witnessed import with_cosignatures
+from shared import telemetry
 from shared.clock import Clock, system_clock
 from shared.config import Settings
 from shared.contracts.audit import Cosign, Refuse, Seal
@@ -39,12 +40,14 @@ class AuditApplication(RoomApplication):
 
     def __init__(self, settings: Settings, clock: Clock = system_clock) -> None:
         super().__init__("audit", settings, clock)
-        self._key = load_key(settings)
+        self._key, self._next = load_key(settings), load_next_key(settings)
+        if self._next is not None and (self._next == self._key or self._next.name != self._key.name):
+            raise SetupFailed("The next signing key must be another one, under the same name.")
         self.logs = logs(settings)
         self._refuse_other_key()
         self.projectors = {log: Projector(self.engine, trees.TreeProjection(log)) for log in self.logs}
         self._witnesses = [_witness(text) for text in settings.witness_keys]
-        room = Sealer(self.engine, self._key, clock, self._witnesses)
+        room = Sealer(self.engine, self._key, clock, self._witnesses, self._next)
         self.writer: Writer[Asked] = self.writer_for(room, self.log.head())
 
     # -- following ------------------------------------------------------------------------------
@@ -64,6 +67,9 @@ class AuditApplication(RoomApplication):
         with self.engine.begin() as connection:
             sizes = trees.sizes(connection, self.logs)
             sealed = {log: _sealed(last_signed(connection, log)) for log in self.logs}
+        for log in self.logs:
+            lag = telemetry.gauge("tokengrid.sealing.lag", "{event}", "Events followed and not signed yet.")
+            lag.set(sizes[log] - sealed[log], {"log": log})
         grown = [log for log in self.logs if sizes[log] > sealed[log]]
         answers = self.writer.execute([Seal(log=log, position=0) for log in grown]) if grown else []
         for answer in answers:

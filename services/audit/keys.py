@@ -29,12 +29,39 @@ def load_key(settings: Settings) -> SigningKey:
     try:
         if not path.exists():
             _create(path, SigningKey.generate(settings.audit_origin))
+    except OSError as error:
+        raise SetupFailed(f"{path}: the signing key cannot be written: {type(error).__name__}.") from None
+    return _read(path)
+
+
+def _read(path: Path) -> SigningKey:
+    try:
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
             raise SetupFailed(f"{path}: others can read the signing key; make it readable by its owner alone.")
         text = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise SetupFailed(f"{path}: the signing key cannot be read: {type(error).__name__}.") from None
     return _parsed(text, str(path))
+
+
+def load_next_key(settings: Settings) -> SigningKey | None:
+    """The key that is to take the place of the present one, if there is one. Raises SetupFailed as `load_key`."""
+    if settings.audit_next_key is not None:
+        return _parsed(settings.audit_next_key.get_secret_value(), "TOKENGRID_AUDIT_NEXT_KEY")
+    path = settings.var / "audit" / "next-key"
+    return _read(path) if path.exists() else None
+
+
+def make_key(path: Path, origin: str) -> SigningKey:
+    """A new key in a file that only its owner can read. Raises SetupFailed if there is something already."""
+    try:
+        if not path.exists():
+            _create(path, made := SigningKey.generate(origin))
+            if _read(path) == made:
+                return made
+    except OSError as error:
+        raise SetupFailed(f"{path}: no key can be written: {type(error).__name__}.") from None
+    raise SetupFailed(f"{path} is there already.")
 
 
 def key_of(key: SigningKey, log: str) -> SigningKey:

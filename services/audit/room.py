@@ -18,7 +18,15 @@ import sqlalchemy as sa
 from services.audit import trees, witnessed
 from services.audit.keys import key_of
 from shared.clock import Clock
-from shared.contracts.audit import CheckpointRefused, CheckpointSigned, CheckpointWitnessed, Cosign, Refuse, Seal
+from shared.contracts.audit import (
+    CheckpointRefused,
+    CheckpointSigned,
+    CheckpointWitnessed,
+    Cosign,
+    KeyAnnounced,
+    Refuse,
+    Seal,
+)
 from shared.contracts.base import Event, decode_event
 from shared.errors import AuditFailed, MalformedCommand, NotCaughtUp
 from shared.eventstore.batch import Stored
@@ -27,6 +35,7 @@ from shared.eventstore.schema import EVENTS
 from shared.transparency.checkpoint import Checkpoint, sign_checkpoint
 from shared.transparency.keys import SigningKey, VerifierKey
 from shared.transparency.merkle import EMPTY_ROOT, root_at
+from shared.transparency.rotation import sign_rotation
 
 _events = sa.table(
     EVENTS,
@@ -52,6 +61,7 @@ class Head:
     root: bytes
     last: Signed | None
     root_then: bytes
+    announced: int | None = None  # version of the last event of the log's keys; None: the next key was announced
 
 
 def signed(connection: sa.Connection, log: str, after: int, limit: int) -> list[Signed]:
@@ -85,9 +95,18 @@ REMEMBERED_MAX = 10_000
 class Sealer:
     """Room of `Writer`: one stream a log, one event a checkpoint; beside it what witnesses said."""
 
-    def __init__(self, engine: sa.Engine, key: SigningKey, clock: Clock, witnesses: Sequence[VerifierKey] = ()) -> None:
+    def __init__(
+        self,
+        engine: sa.Engine,
+        key: SigningKey,
+        clock: Clock,
+        witnesses: Sequence[VerifierKey] = (),
+        next_key: SigningKey | None = None,
+    ) -> None:
+        """`next_key`: that is to take the place of `key`, and signs beside it until then."""
         self._engine = engine
         self._key = key
+        self._next = next_key
         self._clock = clock
         self._witnesses = witnesses
         self._heads: dict[str, Head] = {}
@@ -108,7 +127,16 @@ class Sealer:
                 size, then = sizes[log], last.event.size if last else 0
                 reader = trees.hashes(connection, log, size)
                 root_then = root_at(reader, then) if then <= size else b""
-                self._heads[log] = Head(size, root_at(reader, size), last, root_then)
+                announced = self._announced(connection, log)
+                self._heads[log] = Head(size, root_at(reader, size), last, root_then, announced)
+
+    def _announced(self, connection: sa.Connection, log: str) -> int | None:
+        if self._next is None:
+            return None
+        wanted = str(key_of(self._next, log).verifier)
+        rows = connection.execute(sa.select(_events).where(_events.c.originator_id == f"keys:{log}")).all()
+        found = [decode_event(row.topic, bytes(row.state)) for row in rows]
+        return None if any(isinstance(e, KeyAnnounced) and e.new_key == wanted for e in found) else len(rows)
 
     def _prepare_said(self, connection: sa.Connection, command: Cosign | Refuse) -> None:
         if len(self._kept) + len(self._signed) > REMEMBERED_MAX:  # of what was refused
@@ -158,17 +186,24 @@ class Sealer:
                 )
             if last.size == head.size:
                 return []
-        key = key_of(self._key, log)
-        note = sign_checkpoint(Checkpoint(key.name, head.size, head.root), key)
-        now = self._clock()
+        key, now, events = key_of(self._key, log), self._clock(), []
+        keys = [key] if self._next is None else [key, key_of(self._next, log)]
+        if head.announced is not None:
+            old, new = (each.verifier for each in keys)
+            said = str(sign_rotation(*keys))
+            about = KeyAnnounced(at=now, recorded_at=now, log=log, old_key=str(old), new_key=str(new), note=said)
+            events.append(NewEvent(f"keys:{log}", head.announced + 1, about, f"key:{log}/{new}"))
+        note = sign_checkpoint(Checkpoint(key.name, head.size, head.root), *keys)
         event = CheckpointSigned(
             at=now, recorded_at=now, log=log, size=head.size, root_sha256=head.root.hex(), note=str(note)
         )
-        return [NewEvent(log, (head.last.version if head.last else 0) + 1, event, f"{log}@{head.size}")]
+        return [*events, NewEvent(log, (head.last.version if head.last else 0) + 1, event, f"{log}@{head.size}")]
 
     def evolve(self, stream: str, version: int, event: Event) -> None:
         if stream in self._versions:
             self._versions[stream] = version
+        if isinstance(event, KeyAnnounced) and event.log in self._heads:
+            self._heads[event.log].announced = None
         head = self._heads.get(stream)
         if head is not None and isinstance(event, CheckpointSigned):
             head.last = Signed(version, event)
@@ -176,7 +211,7 @@ class Sealer:
 
     def forget(self, streams: set[str]) -> None:
         for stream in streams:
-            self._heads.pop(stream, None)
+            self._heads.pop(stream.removeprefix("keys:"), None)
             self._versions.pop(stream, None)
 
     def answer(self, command: Asked, events: Sequence[Stored], replayed: bool) -> dict[str, Any]:  # noqa: ARG002

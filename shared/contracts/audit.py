@@ -19,6 +19,17 @@ class CheckpointSigned(Event, frozen=True, kw_only=True):
 
 
 @event("audit")
+class KeyAnnounced(Event, frozen=True, kw_only=True):
+    """A log's checkpoints are signed by `new_key` as well from here on, and some day by it alone. `note`: the
+    statement, signed by both keys. In the stream `keys:` and the log's name."""
+
+    log: Slug
+    old_key: Text
+    new_key: Text
+    note: Text
+
+
+@event("audit")
 class CheckpointWitnessed(Event, frozen=True, kw_only=True):
     """A witness has cosigned a checkpoint that was signed. `witness`: its verifier key; `note`: the checkpoint with
     that cosignature alone. In the stream `witnessed:` and the log's name."""

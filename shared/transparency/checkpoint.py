@@ -71,9 +71,10 @@ class Opened:
     witnessed_s: dict[VerifierKey, int]
 
 
-def sign_checkpoint(checkpoint: Checkpoint, key: SigningKey) -> note.Note:
-    """The checkpoint as a note signed by its log. The caller must never sign two that are inconsistent."""
-    return note.sign(checkpoint.text, key)
+def sign_checkpoint(checkpoint: Checkpoint, *keys: SigningKey) -> note.Note:
+    """The checkpoint as a note signed by its log, with two keys while one takes the other's place. The caller must
+    never sign two that are inconsistent."""
+    return note.sign(checkpoint.text, *keys)
 
 
 def cosign(opened: Opened, key: SigningKey, timestamp_s: int) -> note.Note:

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from services.audit.application import AuditApplication
+from shared import telemetry
 from shared.clock import FrozenClock
 from shared.config import Settings
 from shared.errors import AuditFailed, Conflict, MalformedCommand, NotCaughtUp, SetupFailed
@@ -178,6 +179,22 @@ def test_checkpoints_come_in_pages(world: World) -> None:
     assert ([c["size"] for c in first["checkpoints"]], first["more"]) == ([1, 2], True)
     rest = world.app.checkpoints({"log": "quota", "after": 2, "limit": 3})
     assert ([c["version"] for c in rest["checkpoints"]], rest["more"]) == ([3, 4, 5], False)
+
+
+def test_what_is_not_signed_yet_is_a_metric(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, str]] = []
+
+    class Gauge:
+        def set(self, value: int, attributes: dict[str, str]) -> None:
+            told.append((value, attributes["log"]))
+
+    monkeypatch.setattr(telemetry, "gauge", lambda name, *_: Gauge())
+    world.app.follow("quota", events(0, 10))
+    world.app.seal_grown()
+    world.app.follow("quota", events(10, 17))
+    world.app.seal_grown()
+    world.app.seal_grown()
+    assert [value for value, log in told if log == "quota"] == [10, 7, 0]
 
 
 # --- proofs --------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ SUBCOMMANDS = {
         "void",
         "credit",
     ),
-    "audit": ("replay", "evidence", "verify", "witness", "archive"),
+    "audit": ("replay", "evidence", "verify", "witness", "new-key", "archive"),
     "audit archive": ("write", "verify", "restore", "statement"),
     "subscription": ("start", "change", "pause", "resume", "end", "list"),
 }

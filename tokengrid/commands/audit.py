@@ -19,6 +19,7 @@ app = typer.Typer(no_args_is_help=True, help="What can be proved, to someone who
 app.command("evidence")(audit_evidence.evidence)
 app.command("verify")(audit_evidence.verify_file)
 app.command("witness")(audit_witness.witness)
+app.command("new-key")(audit_witness.new_key)
 app.add_typer(audit_archive.app, name="archive")
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from services.audit.keys import make_key
 from services.audit.witness import Cosigned, Witness, proof_of
 from shared.errors import SetupFailed
 from shared.transparency.keys import COSIGNATURE, SigningKey, VerifierKey
@@ -85,3 +86,15 @@ def _key(folder: Path, name: str) -> SigningKey:
     if found.name != name:
         raise SetupFailed(f"{path} is the key of {found.name}, not of {name}.")
     return found
+
+
+def new_key(
+    file: Annotated[Path, typer.Argument(help="Where to, such as var/audit/next-key.", show_default=False)],
+    origin: Annotated[str, typer.Option("--origin", help="Prefix of the logs' names in checkpoints.")] = "tokengrid",
+) -> None:
+    """Make a signing key for the audit service, in a file that only its owner can read.
+
+    Beside the present key, as `next-key`, it signs along with it until it takes its place.
+    """
+    made = make_key(file, origin)
+    typer.echo(f"{file}: {made.verifier}")

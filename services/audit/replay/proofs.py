@@ -19,6 +19,8 @@ from shared.errors import AuditFailed, MalformedCommand, NotCaughtUp
 from shared.transparency.checkpoint import Checkpoint, open_checkpoint, verify_extends
 from shared.transparency.keys import VerifierKey
 from shared.transparency.merkle import verify_inclusion
+from shared.transparency.note import Note
+from shared.transparency.rotation import open_rotation
 
 SAMPLES = 3  # inclusion proofs of each log
 PAUSE_S = 0.05
@@ -35,6 +37,8 @@ class Proofs:
         self._findings = findings
         self._seed = seed
         self._keys = {log: self._parsed(log, text) for log, text in (keys or self._service_keys()).items()}
+        self._others: dict[str, list[VerifierKey]] = {}  # by log: the keys before and behind a trusted one
+        self._unproven: dict[str, list[tuple[int, Raw]]] = {}  # checkpoints under a key that is not trusted yet
 
     @property
     def logs(self) -> list[str]:
@@ -55,12 +59,21 @@ class Proofs:
     # -- what was signed ----------------------------------------------------------------------------
     def apply(self, position: int, stream: str, topic: str, event: Raw) -> None:
         """Fold one event of audit's log: verify the note, keep size and root."""
+        if topic == "audit.KeyAnnounced:1":
+            self._rotated(position, event)
+            return
         if topic in ("audit.CheckpointWitnessed:1", "audit.CheckpointRefused:1"):
             self._said(position, topic, event)
             return
         if topic != "audit.CheckpointSigned:1" or event["log"] != stream:
             self._wrong("unknown kind of event", "audit", position, "audit.CheckpointSigned:1", topic)
             return
+        if not self._is_by_trusted(stream, event["note"]):
+            self._unproven.setdefault(stream, []).append((position, event))
+            return
+        self._signed(position, stream, event)
+
+    def _signed(self, position: int, stream: str, event: Raw) -> None:
         checkpoint = self._opened(stream, event["note"], "audit", position)
         if checkpoint is None:
             return
@@ -70,6 +83,30 @@ class Proofs:
         known = of_log.setdefault(checkpoint.size, (checkpoint.root, position))
         if known[0] != checkpoint.root:
             self._wrong("two roots were signed for one size", "audit", position, known[0].hex(), checkpoint.root.hex())
+
+    def _rotated(self, position: int, event: Raw) -> None:
+        """Whoever trusts one of the two keys that have signed it trusts the other, too."""
+        log = event["log"]
+        try:
+            rotation = open_rotation(event["note"])
+        except AuditFailed as error:
+            self._wrong("rotation of keys does not verify", "audit", position, "two signatures", error)
+            return
+        trusted = {self._keys.get(log), *self._others.get(log, ())}
+        if not {rotation.old, rotation.new} & trusted:
+            self._wrong("rotation between keys that nobody trusts", "audit", position, "a trusted key", rotation.new)
+            return
+        self._others.setdefault(log, []).extend(key for key in (rotation.old, rotation.new) if key not in trusted)
+        for waiting in self._unproven.pop(log, []):
+            self._signed(waiting[0], log, waiting[1])
+
+    def _is_by_trusted(self, log: str, note: str) -> bool:
+        """Whether a trusted key is named under it; if not, one may come to be."""
+        names = {f"{key.name} {key.id.hex()}" for key in (self._keys.get(log), *self._others.get(log, ())) if key}
+        try:
+            return any(f"{s.name} {s.key_id.hex()}" in names for s in Note.parse(note).signatures)
+        except AuditFailed:
+            return True  # and will be refused for it
 
     def _said(self, position: int, topic: str, event: Raw) -> None:
         """A witness's word: a refusal is an alarm, a cosignature must be of what was signed."""
@@ -86,11 +123,14 @@ class Proofs:
         if key is None:
             self._wrong("no verifier key for the log", where, position, "a key", log)
             return None
-        try:
-            return open_checkpoint(note, key).checkpoint
-        except AuditFailed as error:
-            self._wrong("checkpoint does not verify", where, position, str(key), error)
-            return None
+        complaint: AuditFailed | None = None
+        for each in (key, *self._others.get(log, ())):
+            try:
+                return open_checkpoint(note, each).checkpoint
+            except AuditFailed as error:
+                complaint = complaint or error
+        self._wrong("checkpoint does not verify", where, position, str(key), complaint)
+        return None
 
     # -- what it says of a log ------------------------------------------------------------------------
     def check(self, reader: LogReader, read_on: Callable[[int], int], wait_s: float) -> None:
@@ -99,6 +139,8 @@ class Proofs:
         `read_on` reads the log up to a position, `wait_s` is how long audit may take to follow it.
         """
         log = reader.log
+        for position, event in self._unproven.pop(log, []):
+            self._signed(position, log, event)
         as_signed = self._check_signed(reader)
         sealed = self._sealed(log, reader.position, wait_s)
         if sealed is None:
