@@ -2,6 +2,7 @@
 
 Every checkpoint that was ever signed is compared with the root that the replay computes at its size; the log's
 present head is sealed and compared; samples of the proofs that others rely on are asked for and verified.
+Where no services answer, what was signed is all there is.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from shared.errors import AuditFailed, MalformedCommand, NotCaughtUp
 from shared.transparency.checkpoint import Checkpoint, open_checkpoint, verify_extends
 from shared.transparency.keys import VerifierKey
 from shared.transparency.merkle import verify_inclusion
+from shared.transparency.note import Note
 
 SAMPLES = 3  # inclusion proofs of each log
 PAUSE_S = 0.05
@@ -27,14 +29,21 @@ PAUSE_S = 0.05
 class Proofs:
     """The checkpoints of all logs, from audit's own log, and what they prove."""
 
-    def __init__(self, client: Caller, keys: Mapping[str, str] | None, findings: Findings, seed: int) -> None:
-        """`keys`: the verifier key of each log, if the auditor has them from elsewhere; the service's own otherwise."""
+    def __init__(
+        self, client: Caller, keys: Mapping[str, str] | None, findings: Findings, seed: int, asks: bool = True
+    ) -> None:
+        """`keys`: the verifier key of each log, if the auditor has them from elsewhere; the service's own otherwise.
+        `asks`: whether there are services; without them, and without a key, signatures cannot be verified."""
         self.signed: dict[str, dict[int, tuple[bytes, int]]] = {}  # log -> size -> root, position in audit's log
         self.verified: dict[str, dict[str, Any]] = {}
         self._client = client
         self._findings = findings
         self._seed = seed
-        self._keys = {log: self._parsed(log, text) for log, text in (keys or self._service_keys()).items()}
+        self._asks = asks
+        self.not_asked: list[str] = []
+        if keys is None:
+            keys = self._service_keys() if asks else {}
+        self._keys = {log: self._parsed(log, text) for log, text in keys.items()}
 
     @property
     def logs(self) -> list[str]:
@@ -70,6 +79,8 @@ class Proofs:
 
     def _opened(self, log: str, note: str, where: str, position: int) -> Checkpoint | None:
         key = self._keys.get(log)
+        if key is None and not self._asks and log not in self._keys:
+            return self._unproven(log, note, where, position)
         if key is None:
             self._wrong("no verifier key for the log", where, position, "a key", log)
             return None
@@ -77,6 +88,14 @@ class Proofs:
             return open_checkpoint(note, key).checkpoint
         except AuditFailed as error:
             self._wrong("checkpoint does not verify", where, position, str(key), error)
+            return None
+
+    def _unproven(self, log: str, text: str, where: str, position: int) -> Checkpoint | None:
+        """A checkpoint whose signature nobody can verify here."""
+        try:
+            return Checkpoint.parse(Note.parse(text).text)
+        except AuditFailed as error:
+            self._wrong("checkpoint cannot be read", where, position, log, error)
             return None
 
     # -- what it says of a log ------------------------------------------------------------------------
@@ -87,6 +106,9 @@ class Proofs:
         """
         log = reader.log
         as_signed = self._check_signed(reader)
+        if not self._asks:
+            self._check_last(reader)
+            return
         sealed = self._sealed(log, reader.position, wait_s)
         if sealed is None:
             return
@@ -122,11 +144,28 @@ class Proofs:
                 where = f"checkpoint at {position} of audit's log: {signed.hex()}"
                 self._wrong("log is not the one that was signed", reader.log, size, where, computed.hex())
                 last = max(of_log)
-                locate(self._client, reader, self._findings, agreed, last, of_log[last][0])
+                if self._asks:
+                    locate(self._client, reader, self._findings, agreed, last, of_log[last][0])
                 return False  # every later root differs as well
             else:
                 agreed = size
         return True
+
+    def _check_last(self, reader: LogReader) -> None:
+        """What the last checkpoint covers; what stands behind it is told."""
+        log, of_log = reader.log, self.signed.get(reader.log, {})
+        size = max(of_log, default=0)
+        key = self._keys.get(log)
+        if size:
+            self.verified[log] = {
+                "size": size,
+                "root_sha256": of_log[size][0].hex(),
+                "verifier_key": str(key) if key else "",
+            }
+            if key is None:
+                self.not_asked.append(f"signatures of {log}: no verifier key was given, its checkpoints are unproven")
+        if reader.position > size:
+            self.not_asked.append(f"signature over {log} from {size + 1:,} to {reader.position:,}: no checkpoint yet")
 
     def _sealed(self, log: str, position: int, wait_s: float) -> Checkpoint | None:
         until = time.monotonic() + wait_s
