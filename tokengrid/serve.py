@@ -23,6 +23,7 @@ CLASSES: Mapping[str, str] = {
     "billing": "services.billing.service:BillingService",
     "audit": "services.audit.service:AuditService",
 }
+STREAMS = "streams"  # no service: it copies their logs, and is a process of its own
 UNUSABLE = 2  # exit code: what was asked for makes no sense, and trying again will not help
 
 
@@ -47,7 +48,9 @@ def main(names: Sequence[str], classes: Mapping[str, str] = CLASSES) -> int:
     """Run the named services; returns the exit code."""
     try:
         if not names:
-            raise SetupFailed(f"Name the services to run: some of {', '.join(classes)}.")
+            raise SetupFailed(f"Name the services to run: some of {', '.join(classes)}; or {STREAMS} alone.")
+        if STREAMS in names and STREAMS not in classes:
+            return _copy(names)
         found = [load(name, classes) for name in dict.fromkeys(names)]
         settings = Settings()
     except SetupFailed as error:
@@ -58,6 +61,14 @@ def main(names: Sequence[str], classes: Mapping[str, str] = CLASSES) -> int:
         sys.stderr.write(f"Correct the configuration: {wrong}\n")
         return UNUSABLE
     return serve_forever(found, settings)
+
+
+def _copy(names: Sequence[str]) -> int:
+    if set(names) != {STREAMS}:
+        raise SetupFailed(f"{STREAMS} blocks while it writes: give it a process of its own.")
+    from tokengrid import streams
+
+    return streams.run(Settings())
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ import tokengrid
 from shared.config import SERVICES, Settings
 from shared.errors import SetupFailed, TokengridError
 from shared.messaging.client import Client
-from tokengrid import supervise
+from shared.sharding import log_names
+from tokengrid import serve, supervise
 from tokengrid.servers import PostgreSQL, RabbitMQ, process, state
 from tokengrid.servers.install import ensure
 
@@ -73,14 +74,16 @@ def up(
     for good at the first start; by default as then, or as the settings have it.
     SetupFailed, with what to do: then, and when interrupted, what this call started is stopped again.
     """
-    commands = dict(programs or {name: serve_program(name) for name in SERVICES})
+    commands = dict(programs or {name: serve_program(name) for name in (*SERVICES, serve.STREAMS)})
     counts = _counted(commands, replicas or {})
     folder = _folder(var)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder), ExitStack() as undo:
         count = _sharded(folder, shards)
         ensure(progress=progress)
-        postgresql = PostgreSQL(folder / "postgresql", [_database(service) for service in commands])
+        postgresql = PostgreSQL(
+            folder / "postgresql", [_database(service) for service in commands if service != serve.STREAMS]
+        )
         rabbitmq = RabbitMQ(folder / "rabbitmq")
         running = [row.name for row in status(var) if row.state == "running"]
         _start_server("PostgreSQL", postgresql, undo, progress)
@@ -151,6 +154,20 @@ def client_settings(var: Path) -> Settings:
         raise SetupFailed(f"Nothing runs in {_folder(var)}: start it with `tokengrid up`.")
     known = {"broker": rabbitmq.uri, "var": Path(var).absolute(), "quota_shards": _shards_of(_folder(var)) or 1}
     return Settings().model_copy(update=known)
+
+
+def database_urls(var: Path) -> dict[str, str]:
+    """The databases of what `up` has started, by log. SetupFailed: nothing was."""
+    folder = _folder(var)
+    given = {program.service: program.env.get("TOKENGRID_DATABASE", "") for program in supervise.read_plan(folder)}
+    given.pop(serve.STREAMS, None)
+    if not given:
+        raise SetupFailed(f"Nothing runs in {folder}: start it with `tokengrid up`.")
+    return {
+        log: url.format(service=log.replace("-", "_")) if "{service}" in url else url
+        for service, url in given.items()
+        for log in log_names(service, (_shards_of(folder) or 1) if service == "quota" else 1)
+    }
 
 
 # --- how --------------------------------------------------------------------------------------
@@ -241,6 +258,8 @@ def _plan(
             "TOKENGRID_DATABASE": postgresql.url(_database(service)),
             "TOKENGRID_VAR": str(folder.parent),
         }
+        if service == serve.STREAMS:
+            del own["TOKENGRID_DATABASE"]  # it needs none
         if shards > 1:
             own[SHARDS] = str(shards)
             if service == "quota":  # a database for each shard, all of one role
@@ -298,7 +317,7 @@ def _await_answers(folder: Path, plan: list[supervise.Program], settings: Settin
 
     wait_for("Not every process ran", lambda: _all_run(folder, plan))
     with Client(settings, "up") as client:
-        for service in dict.fromkeys(program.service for program in plan):
+        for service in dict.fromkeys(program.service for program in plan if program.service != serve.STREAMS):
             wait_for(f"The service {service} did not answer", lambda service=service: _answers(client, service))  # type: ignore[misc]
             progress(f"{service}: answers")
     wait_for("Not every process ran", lambda: _all_run(folder, plan))

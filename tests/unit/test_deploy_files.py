@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from shared.config import SERVICES, Settings
-from tokengrid.serve import CLASSES
+from tokengrid.serve import CLASSES, STREAMS
 
 REPOSITORY = Path(__file__).parents[2]
 DEPLOY = REPOSITORY / "deploy"
@@ -31,7 +31,7 @@ def copied_by_the_dockerfile() -> list[str]:
 
 
 def test_there_is_a_container_for_every_service_and_for_nothing_else(compose: dict[str, Any]) -> None:
-    assert set(compose) - SERVERS == set(SERVICES)
+    assert set(compose) - SERVERS == {*SERVICES, STREAMS}
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -47,13 +47,18 @@ def test_a_service_has_a_database_and_a_role_and_a_password_of_its_own(compose: 
     assert re.fullmatch(own, compose[service]["environment"]["TOKENGRID_DATABASE"])
 
 
-@pytest.mark.parametrize("service", SERVICES)
+def test_the_copier_has_no_database(compose: dict[str, Any]) -> None:
+    assert compose[STREAMS]["command"] == [STREAMS]
+    assert set(compose[STREAMS]["environment"]) == {"TOKENGRID_BROKER"}
+
+
+@pytest.mark.parametrize("service", [*SERVICES, STREAMS])
 def test_every_setting_of_a_service_exists(compose: dict[str, Any], service: str) -> None:
     known = {f"TOKENGRID_{name.upper()}" for name in Settings.model_fields}
     assert set(compose[service]["environment"]) <= known
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", [*SERVICES, STREAMS])
 def test_a_service_starts_when_its_servers_are_healthy_and_is_started_again(
     compose: dict[str, Any], service: str
 ) -> None:
@@ -62,7 +67,7 @@ def test_a_service_starts_when_its_servers_are_healthy_and_is_started_again(
     assert compose[service]["restart"] == "unless-stopped"
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", [*SERVICES, STREAMS])
 def test_a_service_has_no_more_rights_than_it_needs(compose: dict[str, Any], service: str) -> None:
     assert compose[service]["read_only"] is True
     assert compose[service]["cap_drop"] == ["ALL"]
@@ -96,11 +101,11 @@ def test_every_secret_is_required_and_none_has_a_value() -> None:
     assert set(example.values()) == {""}
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", [*SERVICES, STREAMS])
 def test_with_shards_every_service_knows_how_many_there_are(service: str) -> None:
     override = yaml.safe_load(SHARDS_TEXT)["services"]
     assert override[service]["environment"]["TOKENGRID_QUOTA_SHARDS"] == "${QUOTA_SHARDS:?set it in .env}"
-    assert set(override) - SERVERS == set(SERVICES)
+    assert set(override) - SERVERS == {*SERVICES, STREAMS}
 
 
 def test_with_shards_quotas_databases_are_those_that_the_init_script_makes() -> None:
@@ -114,7 +119,7 @@ def test_with_shards_quotas_databases_are_those_that_the_init_script_makes() -> 
 
 def test_every_volume_that_is_used_is_declared(compose: dict[str, Any]) -> None:
     declared = set(yaml.safe_load(COMPOSE_TEXT)["volumes"])
-    used = {volume.split(":")[0] for service in compose.values() for volume in service["volumes"]}
+    used = {volume.split(":")[0] for service in compose.values() for volume in service.get("volumes", ())}
     assert {name for name in used if not name.startswith(".")} == declared
 
 

@@ -51,10 +51,12 @@ class Findings:
 @dataclass(frozen=True)
 class AuditReport:
     """What was audited and whether it agrees. `debited`: millipoints of all debits; `events`: by log;
-    `checkpoints`: by log, the signed head that was verified (`size`, `root_sha256`, `verifier_key`)."""
+    `checkpoints`: by log, the signed head that was verified (`size`, `root_sha256`, `verifier_key`, empty where
+    nobody gave one). `not_asked`: what could not be compared, because the logs were read where no services answer;
+    `balances_match` is then None."""
 
     period: str
-    balances_match: bool
+    balances_match: bool | None
     bills_match: bool
     statements_match: bool
     log_verified: bool
@@ -68,6 +70,7 @@ class AuditReport:
     checkpoints: Mapping[str, Mapping[str, Any]]
     seed: int
     seconds: float
+    not_asked: tuple[str, ...] = ()
     differences_count: int = 0
     differences: tuple[Difference, ...] = field(default=())
 

@@ -53,16 +53,22 @@ def render_html(report: AuditReport) -> str:
         f"<title>Audit {escape(report.period)}</title><style>{_STYLE}</style></head><body>",
         f"<h1>Audit of {escape(report.period)}: {_verdict(verdict, report.ok)}</h1>",
         "<h2>Checks</h2><table>",
-        *(f"<tr><td>{escape(name)}</td><td>{_verdict('yes' if ok else 'no', ok)}</td></tr>" for name, ok in checks),
+        *(f"<tr><td>{escape(name)}</td><td>{_answer(ok)}</td></tr>" for name, ok in checks),
         "</table><h2>Audited</h2><table>",
         *(f'<tr><td>{escape(name)}</td><td class="n">{escape(value)}</td></tr>' for name, value in totals),
         "</table><h2>Logs</h2>",
         _table(("log", "events", "sealed", "root", "verifier key"), logs),
     ]
+    if report.not_asked:
+        parts += ["<h2>Not asked</h2><ul>", *(f"<li>{escape(each)}</li>" for each in report.not_asked), "</ul>"]
     if differences:
         head = ("area", "what", "log", "position", "account", "expected", "found")
         parts += [f"<h2>Differences{kept}</h2>", _table(head, differences)]
     return "".join(parts) + "</body></html>\n"
+
+
+def _answer(ok: bool | None) -> str:
+    return "not asked" if ok is None else _verdict("yes" if ok else "no", ok)
 
 
 def _verdict(text: str, ok: bool) -> str:

@@ -2,6 +2,7 @@
 
 Every checkpoint that was ever signed is compared with the root that the replay computes at its size; the log's
 present head is sealed and compared; samples of the proofs that others rely on are asked for and verified.
+Where no services answer, what was signed is all there is.
 """
 
 from __future__ import annotations
@@ -29,16 +30,23 @@ PAUSE_S = 0.05
 class Proofs:
     """The checkpoints of all logs, from audit's own log, and what they prove."""
 
-    def __init__(self, client: Caller, keys: Mapping[str, str] | None, findings: Findings, seed: int) -> None:
-        """`keys`: the verifier key of each log, if the auditor has them from elsewhere; the service's own otherwise."""
+    def __init__(
+        self, client: Caller, keys: Mapping[str, str] | None, findings: Findings, seed: int, asks: bool = True
+    ) -> None:
+        """`keys`: the verifier key of each log, if the auditor has them from elsewhere; the service's own otherwise.
+        `asks`: whether there are services; without them, and without a key, signatures cannot be verified."""
         self.signed: dict[str, dict[int, tuple[bytes, int]]] = {}  # log -> size -> root, position in audit's log
         self.verified: dict[str, dict[str, Any]] = {}
         self._client = client
         self._findings = findings
         self._seed = seed
-        self._keys = {log: self._parsed(log, text) for log, text in (keys or self._service_keys()).items()}
+        self._asks = asks
+        self.not_asked: list[str] = []
+        if keys is None:
+            keys = self._service_keys() if asks else {}
+        self._keys = {log: self._parsed(log, text) for log, text in keys.items()}
         self._others: dict[str, list[VerifierKey]] = {}  # by log: the keys before and behind a trusted one
-        self._unproven: dict[str, list[tuple[int, Raw]]] = {}  # checkpoints under a key that is not trusted yet
+        self._waiting: dict[str, list[tuple[int, Raw]]] = {}  # checkpoints under a key that is not trusted yet
 
     @property
     def logs(self) -> list[str]:
@@ -69,7 +77,7 @@ class Proofs:
             self._wrong("unknown kind of event", "audit", position, "audit.CheckpointSigned:1", topic)
             return
         if not self._is_by_trusted(stream, event["note"]):
-            self._unproven.setdefault(stream, []).append((position, event))
+            self._waiting.setdefault(stream, []).append((position, event))
             return
         self._signed(position, stream, event)
 
@@ -97,11 +105,13 @@ class Proofs:
             self._wrong("rotation between keys that nobody trusts", "audit", position, "a trusted key", rotation.new)
             return
         self._others.setdefault(log, []).extend(key for key in (rotation.old, rotation.new) if key not in trusted)
-        for waiting in self._unproven.pop(log, []):
+        for waiting in self._waiting.pop(log, []):
             self._signed(waiting[0], log, waiting[1])
 
     def _is_by_trusted(self, log: str, note: str) -> bool:
-        """Whether a trusted key is named under it; if not, one may come to be."""
+        """Whether a trusted key is named under it; if not, one may come to be. Without any, nobody is waited for."""
+        if log not in self._keys and not self._asks:
+            return True
         names = {f"{key.name} {key.id.hex()}" for key in (self._keys.get(log), *self._others.get(log, ())) if key}
         try:
             return any(f"{s.name} {s.key_id.hex()}" in names for s in Note.parse(note).signatures)
@@ -120,6 +130,8 @@ class Proofs:
 
     def _opened(self, log: str, note: str, where: str, position: int) -> Checkpoint | None:
         key = self._keys.get(log)
+        if key is None and not self._asks and log not in self._keys:
+            return self._unproven(log, note, where, position)
         if key is None:
             self._wrong("no verifier key for the log", where, position, "a key", log)
             return None
@@ -132,6 +144,14 @@ class Proofs:
         self._wrong("checkpoint does not verify", where, position, str(key), complaint)
         return None
 
+    def _unproven(self, log: str, text: str, where: str, position: int) -> Checkpoint | None:
+        """A checkpoint whose signature nobody can verify here."""
+        try:
+            return Checkpoint.parse(Note.parse(text).text)
+        except AuditFailed as error:
+            self._wrong("checkpoint cannot be read", where, position, log, error)
+            return None
+
     # -- what it says of a log ------------------------------------------------------------------------
     def check(self, reader: LogReader, read_on: Callable[[int], int], wait_s: float) -> None:
         """Compare a log that was read with all that was signed of it; seal its head and verify samples.
@@ -139,9 +159,12 @@ class Proofs:
         `read_on` reads the log up to a position, `wait_s` is how long audit may take to follow it.
         """
         log = reader.log
-        for position, event in self._unproven.pop(log, []):
+        for position, event in self._waiting.pop(log, []):
             self._signed(position, log, event)
         as_signed = self._check_signed(reader)
+        if not self._asks:
+            self._check_last(reader)
+            return
         sealed = self._sealed(log, reader.position, wait_s)
         if sealed is None:
             return
@@ -177,11 +200,28 @@ class Proofs:
                 where = f"checkpoint at {position} of audit's log: {signed.hex()}"
                 self._wrong("log is not the one that was signed", reader.log, size, where, computed.hex())
                 last = max(of_log)
-                locate(self._client, reader, self._findings, agreed, last, of_log[last][0])
+                if self._asks:
+                    locate(self._client, reader, self._findings, agreed, last, of_log[last][0])
                 return False  # every later root differs as well
             else:
                 agreed = size
         return True
+
+    def _check_last(self, reader: LogReader) -> None:
+        """What the last checkpoint covers; what stands behind it is told."""
+        log, of_log = reader.log, self.signed.get(reader.log, {})
+        size = max(of_log, default=0)
+        key = self._keys.get(log)
+        if size:
+            self.verified[log] = {
+                "size": size,
+                "root_sha256": of_log[size][0].hex(),
+                "verifier_key": str(key) if key else "",
+            }
+            if key is None:
+                self.not_asked.append(f"signatures of {log}: no verifier key was given, its checkpoints are unproven")
+        if reader.position > size:
+            self.not_asked.append(f"signature over {log} from {size + 1:,} to {reader.position:,}: no checkpoint yet")
 
     def _sealed(self, log: str, position: int, wait_s: float) -> Checkpoint | None:
         until = time.monotonic() + wait_s

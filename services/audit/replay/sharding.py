@@ -10,10 +10,13 @@ import hashlib
 
 def log_of(stream: str, shards: int) -> str:
     """The log of `operator/account`, of so many shards: `quota` of one, else `quota-0` and so on."""
-    if shards == 1:
-        return "quota"
     digest = hashlib.blake2b(stream.encode(), digest_size=8).digest()
-    return f"quota-{int.from_bytes(digest, 'big') % shards}"
+    return log_name(int.from_bytes(digest, "big") % shards, shards)
+
+
+def log_name(shard: int, shards: int) -> str:
+    """The log of a shard, of so many."""
+    return "quota" if shards == 1 else f"quota-{shard}"
 
 
 def is_of_quota(log: str) -> bool:

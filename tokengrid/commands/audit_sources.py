@@ -1,0 +1,67 @@
+"""Where `tokengrid audit replay` reads the logs: from the services, or without them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from services.audit.replay.reader import Caller
+from services.audit.sources import StreamSource, snapshot, urls_in
+from shared.config import SERVICES
+from shared.errors import SetupFailed
+from shared.messaging.streams import connected
+from tokengrid import up
+from tokengrid.commands.audit_archive import archive_module
+from tokengrid.session import Against, demo_folder, embedded_settings, session
+
+
+class Source(StrEnum):
+    """`rpc`: the services; `stream`: RabbitMQ's copies of the logs; `archive`: Parquet files; `snapshot`: the services'
+    databases."""
+
+    rpc = "rpc"
+    stream = "stream"
+    archive = "archive"
+    snapshot = "snapshot"
+
+
+@contextmanager
+def opened(
+    source: Source, against: Against, var: Path, broker: str = "", database: str = "", folder: Path | None = None
+) -> Iterator[Caller]:
+    """What a replay asks. `broker`, `database`: addresses, if they are not those of `against`; `folder`: of an archive.
+    SetupFailed, Unavailable: there is nothing to be read."""
+    if source is Source.rpc:
+        with session(against, var) as client:
+            yield client
+    elif source is Source.stream:
+        with connected(broker or _settings(against, var).broker) as connection:
+            yield StreamSource(connection)
+    elif source is Source.archive:
+        if folder is None:
+            raise SetupFailed("Where is the archive? Say so with --archive FOLDER.")
+        yield archive_module("source").ArchiveSource(folder)
+    else:
+        with snapshot(_databases(against, var, database)) as logs:
+            yield logs
+
+
+def _settings(against: Against, var: Path) -> Any:
+    return up.client_settings(var) if against is Against.up else embedded_settings(demo_folder(var))
+
+
+def _databases(against: Against, var: Path, database: str) -> dict[str, str]:
+    if database:
+        return _from_template(database)
+    if against is Against.up:
+        return up.database_urls(var)
+    return urls_in(demo_folder(var) if demo_folder(var).is_dir() else var)
+
+
+def _from_template(database: str) -> dict[str, str]:
+    if "{service}" not in database:
+        raise SetupFailed("Write {service} into --database, which stands for catalog, quota and so on.")
+    return {log: database.replace("{service}", log.replace("-", "_")) for log in SERVICES}
