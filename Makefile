@@ -23,6 +23,7 @@ demo: $(VENV)/.runtime ## Run the main job: a month of 20,000 calls, billed, set
 
 test: $(VENV)/.dev ## Install what is needed and run all tests
 	@$(BIN)/python -m tokengrid.servers.install
+	-@$(BIN)/python -m tokengrid.servers.install java
 	@$(MAKE) --no-print-directory --jobs=3 --keep-going --output-sync=target test-units test-servers test-whole
 
 # Three runs side by side, each with servers of its own: two of them wait for other processes most of the time. All draw

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -33,13 +36,23 @@ from services.quota.application import QuotaApplication
 from services.quota.schemas import Statement
 from shared.config import Settings
 from shared.contracts.schema import parse
-from shared.errors import AuditFailed, Busy, Conflict, MalformedCommand, NotCaughtUp, SetupFailed, UnknownAccount
+from shared.errors import (
+    AuditFailed,
+    Busy,
+    Conflict,
+    MalformedCommand,
+    NotCaughtUp,
+    SetupFailed,
+    Unavailable,
+    UnknownAccount,
+)
 from shared.transparency.checkpoint import open_checkpoint
 from shared.transparency.keys import VerifierKey
 from shared.transparency.merkle import root_at, verify_consistency, verify_inclusion
 from tests.auditing import audit
 from tests.folders import brief_folder
 from tests.unit.audit_world import CATALOGUE, EAST, JUNE, LONG_AGO, WEST, InProcess, Market
+from tests.waiting import eventually
 
 LOGS = ("catalog", "quota", "routing", "billing")
 
@@ -54,9 +67,9 @@ class Client(InProcess):
             self._methods["audit", method] = lambda _ask=ask, **query: _ask(query)
 
 
-def a_few_days(folder: Path) -> Market:
+def a_few_days(folder: Path, happenings: int = 150, shards: int = 1) -> Market:
     """A market in June, billed in July."""
-    market = Market(folder, seed=7)
+    market = Market(folder, 7, shards)
     market.publish(LONG_AGO, **CATALOGUE)
     market.follow()
     for n in range(3):
@@ -64,7 +77,7 @@ def a_few_days(folder: Path) -> Market:
         market.open(WEST, f"w{n}", "family", 0)
         market.grant((EAST, f"e{n}"))
         market.grant((WEST, f"w{n}"))
-    for n in range(150):
+    for n in range(happenings):
         market.happen()
         if not n % 10:
             market.follow()  # and seal
@@ -287,6 +300,82 @@ def test_a_kill_at_any_write_costs_nothing_but_the_run(
         assert write_log(place, about, world.rows.read, size) == whole
         assert verify_log(place, "quota")["events"] == whole.size
         assert _files(place) == _files(folder / "whole")
+
+
+def test_a_process_that_is_killed_goes_on(world: World, folder: Path) -> None:
+    """The real thing: kill -9 while files are written, as soon as some are there."""
+    script = """if True:
+        import sys
+        from pathlib import Path
+        import msgspec
+        from services.audit.archive import manifest, writing
+        from services.audit.archive.databases import Rows
+        writing.PART_MAX = 5
+        about = msgspec.json.decode(sys.argv[2], type=manifest.Manifest)
+        with Rows(sys.argv[3]) as rows:
+            writing.write_log(Path(sys.argv[1]), about, rows.read, int(sys.argv[4]))
+    """
+    about = msgspec.json.encode(_about(world)).decode()
+    url = world.settings.database_url("quota")
+    command = [sys.executable, "-c", script, str(folder), about, url, str(about_size(world))]
+    place = m.log_folder(folder, "quota")
+    for files in (1, 20):
+        with subprocess.Popen(command) as process:
+            eventually(lambda n=files: len(list(place.glob("day=*/*.parquet"))) >= n, within_s=60)
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+        assert m.load(place) is None
+        unfinished = m.load(place, m.UNFINISHED)
+        assert unfinished is None or len(unfinished.parts) >= files - 1
+    read: list[int] = []
+
+    def reading(after: int, limit: int) -> list[Any]:
+        read.append(after)
+        return world.rows.read(after, limit)
+
+    assert write_log(folder, _about(world), reading, about_size(world)).root_sha256 == world.manifests[0].root_sha256
+    assert read[0] >= 5 * 15, "what was written is not read again"
+    assert verify_log(folder, "quota")["events"] == about_size(world)
+
+
+def test_a_database_that_goes_away_costs_nothing(world: World, folder: Path, small_parts: None) -> None:
+    def failing(after: int, limit: int) -> list[Any]:
+        if after > 90:
+            raise Unavailable("gone")
+        return world.rows.read(after, limit)
+
+    with pytest.raises(Unavailable):
+        write_log(folder, _about(world), failing, about_size(world))
+    started: list[int] = []
+
+    def reading(after: int, limit: int) -> list[Any]:
+        started.append(after)
+        return world.rows.read(after, limit)
+
+    assert write_log(folder, _about(world), reading, about_size(world)).size == about_size(world)
+    assert started[0] > 0
+
+
+def test_each_shard_has_an_archive_of_its_own(folder: Path) -> None:
+    market = a_few_days(folder / "market", 30, shards=2)
+    try:
+        settings = market.quota.settings
+        write_archive(Client(market), settings, folder / "archive")
+        source = ArchiveSource(folder / "archive")
+        for shard, of in enumerate(market.quota.shards):
+            assert source.call("quota", "head", shard=shard) == of.log.head()
+            found = source.call("quota", "events", after=2, limit=7, shard=shard)
+            assert found["log"] == f"quota-{shard}"
+            assert found["events"] == [e._asdict() for e in of.log.read(2, 7)]
+        with pytest.raises(MalformedCommand):
+            source.call("quota", "head", shard=2)
+        for operator, account in market.accounts:
+            assert statement(folder / "archive", operator, account)[0]["kind"] == "AccountOpened"
+        shutil.rmtree(folder / "archive" / "log=quota-0")
+        with pytest.raises(MalformedCommand, match="not all logs"):
+            ArchiveSource(folder / "archive").call("quota", "head", shard=1)
+    finally:
+        market.close()
 
 
 @pytest.mark.usefixtures("small_parts")

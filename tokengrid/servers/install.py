@@ -1,6 +1,7 @@
 """Installs missing server programs from Debian's packages; starts none of them.
 
-`python -m tokengrid.servers.install` installs both. Where the programs are there, nothing is done.
+`python -m tokengrid.servers.install` installs both servers, `… install java` what Spark needs. Where the programs are
+there, nothing is done.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from shared.errors import SetupFailed
 from tokengrid.servers.cluster import find_programs as find_postgresql
@@ -17,6 +18,7 @@ from tokengrid.servers.rabbitmq import find_scripts as find_rabbitmq
 
 INSTALL_BOUND_S = 900  # a slow mirror, and another installation that holds the lock
 PACKAGES: Mapping[str, Callable[[], object]] = {"rabbitmq-server": find_rabbitmq, "postgresql": find_postgresql}
+JAVA = "default-jre-headless"
 
 # Packages start their service when they are installed; a policy file that answers 101 forbids it.
 # An own one of the machine stays as it is; ours goes, whatever happens, or with the next run.
@@ -42,7 +44,8 @@ def ensure(packages: Iterable[str] = tuple(PACKAGES), *, progress: Callable[[str
 
     SetupFailed: they are missing and cannot be installed, with what to do.
     """
-    missing = [name for name in packages if not _found(PACKAGES[name])]
+    finders = {**PACKAGES, JAVA: find_java}
+    missing = [name for name in packages if not _found(finders[name])]
     if not missing:
         return []
     wanted = " ".join(missing)
@@ -60,8 +63,16 @@ def ensure(packages: Iterable[str] = tuple(PACKAGES), *, progress: Callable[[str
         last = "\n".join((result.stdout + result.stderr).strip().splitlines()[-12:])
         raise SetupFailed(f"{wanted}: apt-get failed; {by_hand}\n{last}")
     for name in missing:
-        PACKAGES[name]()  # raises SetupFailed when it is still not there
+        finders[name]()  # raises SetupFailed when it is still not there
     return missing
+
+
+def find_java() -> str:
+    """The path of the `java` program. SetupFailed: there is none."""
+    found = shutil.which("java")
+    if found is None:
+        raise SetupFailed(f"java is not there: apt-get install {JAVA}")
+    return found
 
 
 def _found(find: Callable[[], object]) -> bool:
@@ -81,9 +92,9 @@ def _as_root(by_hand: str) -> list[str]:
     raise SetupFailed(f"Server programs are missing and we are neither root nor have sudo without password; {by_hand}")
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
     try:
-        installed = ensure(progress=_say)
+        installed = ensure([JAVA] if list(arguments) == ["java"] else tuple(PACKAGES), progress=_say)
     except SetupFailed as error:
         _say(str(error))
         return 1
@@ -96,4 +107,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(sys.argv[1:]))

@@ -67,14 +67,17 @@ class Tiles:
         self.size = size
         self._edge = [list(level) for level in edge]
 
-    def append(self, leaves: Sequence[bytes]) -> list[tuple[Tile, bytes]]:
-        """Append leaf hashes; the tiles of level 1 and above that have become full."""
-        self.size += len(leaves)
+    def append(self, hashes: Sequence[bytes], level: int = 0) -> list[tuple[Tile, bytes]]:
+        """Append leaf hashes, or, at `level` 1, the roots of 256 leaves each, where the leaves before are so many; the
+        tiles of level 1 and above that have become full."""
+        width = TILE_WIDTH**level
+        assert not hashes or self.size % width == 0, "a root over leaves that are no tile"
+        self.size += len(hashes) * width
         full: list[tuple[Tile, bytes]] = []
-        level, new = 0, list(leaves)
-        count = self.size  # of the hashes of this level
+        new = list(hashes)
+        count = self.size // width  # of the hashes of this level
         while new:
-            if level == len(self._edge):
+            while level >= len(self._edge):
                 self._edge.append([])
             edge = self._edge[level] + new
             whole = len(edge) - len(edge) % TILE_WIDTH

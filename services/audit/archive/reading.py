@@ -111,7 +111,7 @@ class LogArchive:
 
     def _parquet(self, part: m.Part) -> Any:
         try:
-            file = pq.ParquetFile(self.folder / part.file.path)
+            file = pq.ParquetFile(self.folder / part.file.path, read_dictionary=["shape"])
         except (OSError, pa.ArrowException) as error:
             raise AuditFailed(f"{part.file.path} of {self.manifest.log} cannot be read: {error}") from None
         if file.metadata.num_rows != part.last - part.first + 1:

@@ -157,7 +157,9 @@ def _word(name: str, same: Sequence[tuple[str, str]], which: int) -> str:
 # --- and back --------------------------------------------------------------------------------
 def states(table: Any) -> Any:
     """The states of these events, in order, as an array of binary. Raises AuditFailed for columns that are none."""
-    shapes = pc.dictionary_encode(array_of(table, "shape"))
+    shapes = array_of(table, "shape")
+    if not pa.types.is_dictionary(shapes.type):
+        shapes = pc.dictionary_encode(shapes)
     numbers = shapes.indices.to_numpy(zero_copy_only=False)
     texts: dict[str, Any] = {}
     parts, places = [], []

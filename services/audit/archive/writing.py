@@ -56,7 +56,8 @@ def write_log(
     folder = m.log_folder(archive, about.log)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
-        sealed, unfinished = m.load(folder), _unfinished(folder)
+        sealed = m.load(folder)
+        unfinished = _unfinished(folder, sealed)
         if unfinished is not None and (sealed is None or sealed.parts == unfinished.parts[: len(sealed.parts)]):
             start = unfinished
         else:
@@ -68,19 +69,20 @@ def write_log(
             return sealed or about
         try:
             return _Run(folder, start, read, progress).to(to, about)
-        except TokengridError:
+        except AuditFailed:  # whatever else it was, the next run goes on
             (folder / m.UNFINISHED).unlink(missing_ok=True)
             m.clean(folder, sealed)
             raise
 
 
-def _unfinished(folder: Path) -> m.Manifest | None:
-    """The parts of a run that was killed, if all of them are what they were."""
+def _unfinished(folder: Path, sealed: m.Manifest | None) -> m.Manifest | None:
+    """The parts of a run that was killed, if all that it wrote is what it was."""
     try:
         found = m.load(folder, m.UNFINISHED)
     except TokengridError:
         return None  # whatever it is, the run begins anew
-    if found is None or any(not _same(folder, file) for file in found.files()):
+    before = set(sealed.files()) if sealed else set()
+    if found is None or not all(_same(folder, file) for file in found.files() if file not in before):
         return None
     return found
 
