@@ -94,6 +94,21 @@ def test_a_stream_is_read_from_a_message_and_from_a_time(connection: pika.Blocki
         assert reader.next(0.2) is None
 
 
+def test_a_reader_may_leave_off_anywhere_and_its_connection_stays(connection: pika.BlockingConnection) -> None:
+    publisher = Publisher(connection, "quota")
+    for n in range(300):
+        publisher.publish(events(n * 3, n * 3 + 3))
+    for offset in range(0, 300, 60):
+        with reading(connection, "quota", offset) as reader:
+            message = reader.next(DEADLINE_S)
+            assert message is not None
+            assert message.offset == offset
+    source = StreamSource(connection)
+    assert [e["position"] for e in source.call("quota", "events", after=0, limit=10)["events"]] == [*range(1, 11)]
+    assert source.call("quota", "events", after=4, limit=1)["events"][0]["position"] == 5  # while it is read on
+    assert [e["position"] for e in source.call("quota", "events", after=10, limit=9)["events"]] == [*range(11, 20)]
+
+
 KILLED = """
 import sys
 import shared.messaging.patch
