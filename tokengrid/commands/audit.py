@@ -9,7 +9,7 @@ import typer
 
 from services.audit.replay import render_html, run_audit
 from shared.transparency.keys import VerifierKey
-from tokengrid.commands import audit_evidence
+from tokengrid.commands import audit_evidence, audit_streams
 from tokengrid.commands.audit_progress import Rate
 from tokengrid.commands.audit_sources import Source, opened
 from tokengrid.commands.options import VAR, AsJson, MonthArgument, Var, Where, print_json, print_table
@@ -30,6 +30,7 @@ Keys = Annotated[
 
 app = typer.Typer(no_args_is_help=True, help="What can be proved, to someone who trusts nobody here.")
 app.command("evidence")(audit_evidence.evidence)
+app.command("streams")(audit_streams.streams)
 app.command("verify")(audit_evidence.verify_file)
 
 
