@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from services.audit.replay.reader import Caller
 from services.audit.sources import StreamSource, snapshot, urls_in
 from shared.config import SERVICES
 from shared.errors import SetupFailed
-from shared.messaging.streams import connected
+from shared.messaging.streams import Offset, connected
+from shared.transparency.keys import VerifierKey
 from tokengrid import up
 from tokengrid.session import Against, demo_folder, embedded_settings, session
 
@@ -25,16 +28,36 @@ class Source(StrEnum):
     snapshot = "snapshot"
 
 
+Keys = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--key",
+        help="A log's verifier key, `name+id+…`, known from elsewhere; once a log. Default: what the service names; "
+        "without services none, and signatures stay unproven.",
+        metavar="KEY",
+        show_default=False,
+    ),
+]
+
+
+def keys_by_log(keys: list[str] | None) -> dict[str, str] | None:
+    """Verifier keys by the log that they name; None where none is given. Raises MalformedCommand for what is no key."""
+    parsed = [VerifierKey.parse(text) for text in keys or ()]
+    return {key.name.rpartition("/")[2]: str(key) for key in parsed} or None
+
+
 @contextmanager
-def opened(source: Source, against: Against, var: Path, broker: str = "", database: str = "") -> Iterator[Caller]:
-    """What a replay asks. `broker`, `database`: addresses, if they are not those of `against`. SetupFailed,
-    Unavailable: there is nothing to be read."""
+def opened(
+    source: Source, against: Against, var: Path, broker: str = "", database: str = "", start: Offset = "first"
+) -> Iterator[Caller]:
+    """What a replay asks. `broker`, `database`: addresses, if they are not those of `against`; `start`: in a
+    stream. SetupFailed, Unavailable: there is nothing to be read."""
     if source is Source.rpc:
         with session(against, var) as client:
             yield client
     elif source is Source.stream:
         with connected(broker or _settings(against, var).broker) as connection:
-            yield StreamSource(connection)
+            yield StreamSource(connection, start)
     else:
         with snapshot(_databases(against, var, database)) as logs:
             yield logs
