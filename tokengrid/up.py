@@ -255,11 +255,10 @@ def _plan(
         given = {name: value for name, value in inherited.items() if ONLY_FOR.get(name, service) == service}
         own = {
             "TOKENGRID_BROKER": rabbitmq.uri,
-            "TOKENGRID_DATABASE": postgresql.url(_database(service)),
             "TOKENGRID_VAR": str(folder.parent),
         }
-        if service == serve.STREAMS:
-            del own["TOKENGRID_DATABASE"]  # it needs none
+        if service != serve.STREAMS:  # it needs none
+            own["TOKENGRID_DATABASE"] = postgresql.url(_database(service))
         if shards > 1:
             own[SHARDS] = str(shards)
             if service == "quota":  # a database for each shard, all of one role

@@ -123,7 +123,7 @@ def connected(uri: str) -> Iterator[pika.BlockingConnection]:
     try:
         yield connection
     except FAILURES as error:
-        raise Unavailable(f"the connection to RabbitMQ was lost: {type(error).__name__}") from None
+        raise Unavailable(f"the connection to RabbitMQ was lost: {error!r:.300}") from None
     finally:
         if connection.is_open:
             connection.close()
@@ -135,10 +135,13 @@ class Publisher:
     def __init__(self, connection: pika.BlockingConnection, log: str) -> None:
         """Makes the stream if there is none, and finds how far it has come."""
         self.log = log
+        try:
+            self.position = last_position(connection, log)
+        except MalformedCommand:  # there is none yet
+            self.position = 0
         self._channel = connection.channel()
         self._channel.queue_declare(queue_of(log), durable=True, arguments={"x-queue-type": "stream"})
         self._channel.confirm_delivery()
-        self.position = last_position(connection, log)
 
     def publish(self, events: Sequence[Mapping[str, Any]]) -> int:
         """Copy a page; returns the position that is confirmed then. What is in the stream already is left out; raises
@@ -158,7 +161,7 @@ class Publisher:
 
 
 class Reader:
-    """Messages of a stream, from a place on. Its channel must be closed, since cancelling would lose the connection."""
+    """Messages of a stream, from a place on."""
 
     def __init__(self, connection: pika.BlockingConnection, log: str, offset: Offset = "first") -> None:
         """`offset`: `first`, `last` (the last ones that came together), a message's number, or a time.
@@ -187,8 +190,16 @@ class Reader:
         return self._came.popleft()
 
     def close(self) -> None:
-        if self._channel.is_open:
-            self._channel.close()
+        """Take no more. pika's own way would reject what has come and was not looked at, upon which RabbitMQ, whose
+        streams know no rejection, drops the whole connection: so the channel below it is closed."""
+        if not self._channel.is_open:
+            return
+        self._channel._impl.close()
+        until = time.monotonic() + ANSWER_S
+        while not self._channel.is_closed:
+            if time.monotonic() > until:
+                raise Unavailable("RabbitMQ does not close a channel")
+            self._connection.process_data_events(time_limit=POLL_S)
 
     def _take(self, channel: BlockingChannel, method: Any, properties: Any, body: bytes) -> None:
         self._came.append(Message(int((properties.headers or {})["x-stream-offset"]), body))

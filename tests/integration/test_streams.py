@@ -15,6 +15,7 @@ import msgspec
 import pika
 import pytest
 
+from services.audit.partial import Part, read_part
 from services.audit.sources import StreamSource
 from shared.errors import AuditFailed, MalformedCommand, SetupFailed, Unavailable
 from shared.messaging import streams
@@ -92,6 +93,35 @@ def test_a_stream_is_read_from_a_message_and_from_a_time(connection: pika.Blocki
         assert message.offset == 0
     with reading(connection, "quota", 10**9) as reader:
         assert reader.next(0.2) is None
+
+
+def test_a_reader_may_leave_off_anywhere_and_its_connection_stays(connection: pika.BlockingConnection) -> None:
+    publisher = Publisher(connection, "quota")
+    for n in range(300):
+        publisher.publish(events(n * 3, n * 3 + 3))
+    for offset in range(0, 300, 60):
+        with reading(connection, "quota", offset) as reader:
+            message = reader.next(DEADLINE_S)
+            assert message is not None
+            assert message.offset == offset
+    source = StreamSource(connection)
+    assert [e["position"] for e in source.call("quota", "events", after=0, limit=10)["events"]] == [*range(1, 11)]
+    assert source.call("quota", "events", after=4, limit=1)["events"][0]["position"] == 5  # while it is read on
+    assert [e["position"] for e in source.call("quota", "events", after=10, limit=9)["events"]] == [*range(11, 20)]
+
+
+def test_a_part_of_a_log_is_read_from_a_message_on(connection: pika.BlockingConnection) -> None:
+    publisher = Publisher(connection, "quota")
+    for n in range(5):
+        publisher.publish(events(n * 10, n * 10 + 10))
+    part = read_part(StreamSource(connection, 3), "quota", 0, Part("quota"))
+    assert (part.first, part.position, part.root_sha256) == (31, 50, "")
+    same = read_part(StreamSource(connection), "quota", 0, Part("quota"), start=31)
+    assert same == part
+    lately = datetime.now(UTC) - timedelta(hours=1)
+    assert read_part(StreamSource(connection, lately), "quota", 0, Part("quota")).events == 50
+    with pytest.raises(AuditFailed, match="should at 50"):
+        read_part(StreamSource(connection, 99), "quota", 0, Part("quota"))
 
 
 KILLED = """

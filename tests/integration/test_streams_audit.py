@@ -21,9 +21,9 @@ from tests.unit.test_audit_sources import alike
 pytestmark = pytest.mark.servers
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["one shard", "two shards"])
-def market(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
-    made = two_months(tmp_path_factory.mktemp("market"), seed=3, events=40, shards=request.param)
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
+    made = two_months(tmp_path_factory.mktemp("market"), seed=3, events=40, shards=2)
     yield made
     made.close()
 

@@ -8,28 +8,18 @@ from typing import Annotated
 import typer
 
 from services.audit.replay import render_html, run_audit
-from shared.transparency.keys import VerifierKey
-from tokengrid.commands import audit_archive, audit_evidence, audit_witness
+from tokengrid.commands import audit_archive, audit_evidence, audit_log, audit_streams, audit_witness
 from tokengrid.commands.audit_progress import Rate
-from tokengrid.commands.audit_sources import Source, opened
+from tokengrid.commands.audit_sources import Keys, Source, keys_by_log, opened
 from tokengrid.commands.options import VAR, AsJson, MonthArgument, Var, Where, print_json, print_table
 from tokengrid.demo.run import PERIOD
 from tokengrid.demo.summary import VERDICTS
 from tokengrid.session import Against
 
-Keys = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--key",
-        help="A log's verifier key, `name+id+…`, known from elsewhere; once a log. Default: what the service names; "
-        "without services none, and signatures stay unproven.",
-        metavar="KEY",
-        show_default=False,
-    ),
-]
-
 app = typer.Typer(no_args_is_help=True, help="What can be proved, to someone who trusts nobody here.")
 app.command("evidence")(audit_evidence.evidence)
+app.command("log")(audit_log.log)
+app.command("streams")(audit_streams.streams)
 app.command("verify")(audit_evidence.verify_file)
 app.command("witness")(audit_witness.witness)
 app.command("new-key")(audit_witness.new_key)
@@ -71,8 +61,8 @@ def replay(
 
     Exit code 0 only if nothing differs. What only services can answer is told as not asked where none are.
     """
-    keys = {(parsed := VerifierKey.parse(text)).name.rpartition("/")[2]: str(parsed) for text in key or ()} or None
-    with opened(source, against, var, broker, database, archive) as client, Rate() as rate:
+    keys = keys_by_log(key)
+    with opened(source, against, var, broker, database, archive=archive) as client, Rate() as rate:
         report = run_audit(client, month, rate.update, verifier_keys=keys, asks=source is Source.rpc)
     if html is not None:
         html.write_text(render_html(report))

@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from services.audit.replay.reader import Caller
 from services.audit.sources import StreamSource, snapshot, urls_in
 from shared.config import SERVICES
 from shared.errors import SetupFailed
-from shared.messaging.streams import connected
+from shared.messaging.streams import Offset, connected
+from shared.transparency.keys import VerifierKey
 from tokengrid import up
 from tokengrid.commands.audit_archive import archive_module
 from tokengrid.session import Against, demo_folder, embedded_settings, session
@@ -28,22 +31,46 @@ class Source(StrEnum):
     snapshot = "snapshot"
 
 
+Keys = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--key",
+        help="A log's verifier key, `name+id+…`, known from elsewhere; once a log. Default: what the service names; "
+        "without services none, and signatures stay unproven.",
+        metavar="KEY",
+        show_default=False,
+    ),
+]
+
+
+def keys_by_log(keys: list[str] | None) -> dict[str, str] | None:
+    """Verifier keys by the log that they name; None where none is given. Raises MalformedCommand for what is no key."""
+    parsed = [VerifierKey.parse(text) for text in keys or ()]
+    return {key.name.rpartition("/")[2]: str(key) for key in parsed} or None
+
+
 @contextmanager
 def opened(
-    source: Source, against: Against, var: Path, broker: str = "", database: str = "", folder: Path | None = None
+    source: Source,
+    against: Against,
+    var: Path,
+    broker: str = "",
+    database: str = "",
+    start: Offset = "first",
+    archive: Path | None = None,
 ) -> Iterator[Caller]:
-    """What a replay asks. `broker`, `database`: addresses, if they are not those of `against`; `folder`: of an archive.
-    SetupFailed, Unavailable: there is nothing to be read."""
+    """What a replay asks. `broker`, `database`: addresses, if they are not those of `against`; `start`: in a stream;
+    `archive`: its folder. SetupFailed, Unavailable: there is nothing to be read."""
     if source is Source.rpc:
         with session(against, var) as client:
             yield client
     elif source is Source.stream:
         with connected(broker or _settings(against, var).broker) as connection:
-            yield StreamSource(connection)
+            yield StreamSource(connection, start)
     elif source is Source.archive:
-        if folder is None:
+        if archive is None:
             raise SetupFailed("Where is the archive? Say so with --archive FOLDER.")
-        yield archive_module("source").ArchiveSource(folder)
+        yield archive_module("source").ArchiveSource(archive)
     else:
         with snapshot(_databases(against, var, database)) as logs:
             yield logs

@@ -91,7 +91,7 @@ class _Stream:
 
     def _read_on(self) -> bool:
         """Take in the next message; False at the end."""
-        if self._read_to >= self._end:
+        if self._read_to >= self._end or (isinstance(self._start, int) and self._start > self._end):
             return False
         if self._reader is None:
             self._reader = Reader(self._connection, self._log, self._start)
