@@ -135,13 +135,11 @@ class Publisher:
     def __init__(self, connection: pika.BlockingConnection, log: str) -> None:
         """Makes the stream if there is none, and finds how far it has come."""
         self.log = log
-        try:
-            self.position = last_position(connection, log)
-        except MalformedCommand:  # there is none yet
-            self.position = 0
+        is_new = _is_missing(connection, log)
         self._channel = connection.channel()
         self._channel.queue_declare(queue_of(log), durable=True, arguments={"x-queue-type": "stream"})
         self._channel.confirm_delivery()
+        self.position = 0 if is_new else last_position(connection, log)
 
     def publish(self, events: Sequence[Mapping[str, Any]]) -> int:
         """Copy a page; returns the position that is confirmed then. What is in the stream already is left out; raises
@@ -214,6 +212,16 @@ def reading(connection: pika.BlockingConnection, log: str, offset: Offset = "fir
         yield reader
     finally:
         reader.close()
+
+
+def _is_missing(connection: pika.BlockingConnection, log: str) -> bool:
+    channel = connection.channel()
+    try:
+        channel.queue_declare(queue_of(log), passive=True)
+    except ChannelClosedByBroker as error:
+        return error.reply_code == NOT_FOUND and DOWN not in error.reply_text
+    channel.close()
+    return False
 
 
 def tail(connection: pika.BlockingConnection, log: str) -> list[Message]:

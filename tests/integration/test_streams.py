@@ -21,6 +21,7 @@ from shared.errors import AuditFailed, MalformedCommand, SetupFailed, Unavailabl
 from shared.messaging import streams
 from shared.messaging.streams import Publisher, connected, decode_section, queue_of, reading
 from tests.unit.test_audit_sealing import events
+from tests.waiting import eventually
 from tokengrid.servers import RabbitMQ
 
 pytestmark = pytest.mark.servers
@@ -208,6 +209,11 @@ def test_what_is_no_section_of_the_log_is_refused_and_stops_no_publisher(
     assert Publisher(connection, "quota").position == 10  # looks further back
 
 
+def knows_its_streams(server: RabbitMQ) -> bool:
+    """The broker has written down that it has any: it does so half a second after its very first stream was made."""
+    return any(b"rabbit_stream_coordinator" in path.read_bytes() for path in server.folder.glob("**/names.dets"))
+
+
 def publish_to_a_broker_that_dies(server: RabbitMQ) -> None:
     with connected(server.uri) as connection:
         publisher = Publisher(connection, "quota")
@@ -229,6 +235,7 @@ def copied_and_read(uri: str) -> bool:
 def test_a_restarted_broker_has_all_that_was_confirmed(own_rabbitmq: RabbitMQ) -> None:
     with connected(own_rabbitmq.uri) as connection:
         Publisher(connection, "quota").publish(events(0, 2500))
+    eventually(lambda: knows_its_streams(own_rabbitmq), within_s=DEADLINE_S)
     with pytest.raises(Unavailable):
         publish_to_a_broker_that_dies(own_rabbitmq)
     own_rabbitmq.start()
