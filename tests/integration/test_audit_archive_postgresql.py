@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -10,23 +10,13 @@ import pytest
 
 pytest.importorskip("pyarrow", reason="the extra `archive` is not installed")
 
-from services.audit.archive import manifest as m
 from services.audit.archive.databases import Rows, restore
 from services.audit.archive.reading import LogArchive
 from services.audit.archive.writing import write_log
 from shared.errors import Conflict, Unavailable
-from tests.folders import brief_folder
-from tests.unit.test_audit_archive import World
+from tests.unit.archive_world import World
 
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    with brief_folder() as folder:
-        made = World(Path(folder))
-        yield made
-        made.market.close()
 
 
 def test_a_log_goes_into_postgresql_and_back(world: World, new_database: Callable[[str], str], tmp_path: Path) -> None:
@@ -34,10 +24,9 @@ def test_a_log_goes_into_postgresql_and_back(world: World, new_database: Callabl
     archive = LogArchive.open(world.archive, "quota")
     assert restore(archive, url) == archive.manifest.size
     assert restore(archive, url) == 0
-    about = about_the_same(archive.manifest)
     with Rows(url) as rows:
         assert rows.read(0, 10_000) == world.rows.read(0, 10_000)
-        assert write_log(tmp_path, about, rows.read, rows.head()) == archive.manifest
+        assert write_log(tmp_path, world.about(), rows.read, rows.head()) == archive.manifest
     with psycopg.connect(url.replace("postgresql+psycopg:", "postgresql:"), autocommit=True) as connection:
         connection.execute(
             "INSERT INTO events (position, originator_id, originator_version, topic, state)"
@@ -50,10 +39,3 @@ def test_a_log_goes_into_postgresql_and_back(world: World, new_database: Callabl
 def test_a_database_that_is_not_there(tmp_path: Path) -> None:
     with Rows("postgresql+psycopg://nobody@127.0.0.1:1/nothing") as rows, pytest.raises(Unavailable):
         rows.read(0, 1)
-
-
-def about_the_same(manifest: m.Manifest) -> m.Manifest:
-    return m.Manifest(
-        service=manifest.service, shard=manifest.shard, log=manifest.log, note=manifest.note,
-        verifier_key=manifest.verifier_key,
-    )  # fmt: skip

@@ -9,7 +9,6 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,7 @@ from services.audit.replay.prices import Prices
 from services.audit.replay.reader import LogReader
 from shared.errors import AuditFailed
 from shared.transparency.merkle import Tree, leaf_hash
-from tests.folders import brief_folder
-from tests.unit.test_audit_archive import World
+from tests.unit.archive_world import World
 
 BOUND_S = 110
 # A short life: what the second compiler and a concurrent collector cost is never earned back.
@@ -55,12 +53,9 @@ class Sequential:
             self.usage.update(event["usage"])
 
 
-@pytest.fixture(scope="module")
-def archive() -> Iterator[Path]:
-    with brief_folder() as folder:
-        world = World(Path(folder))
-        yield world.archive
-        world.market.close()
+@pytest.fixture
+def archive(world: World) -> Path:
+    return world.archive
 
 
 @pytest.mark.servers

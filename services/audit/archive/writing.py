@@ -37,6 +37,8 @@ FIRST_DAY = "1970-01-01"  # of events before any that says when it was recorded
 Read = Callable[[int, int], Sequence[Row]]
 Progress = Callable[[str, int, int], None]
 
+# As every event of ours begins; what begins otherwise is taken apart.
+_BEGINS = re.compile(rb'\{"at":"[^"\\]*","recorded_at":("[^"\\]*")[,}]')
 _RECORDED = re.compile(rb'"(\d{4}-\d{2}-\d{2}T\d{2}):[0-9:.]+Z"\Z')
 
 
@@ -196,7 +198,8 @@ def write_table(table: Any, path: Path) -> None:
 
 def day_of(state: bytes) -> str | None:
     """The day in Shanghai on which an event was recorded; None for one that does not say."""
-    return _day_of(fields_of(state).get("recorded_at", b""))
+    begins = _BEGINS.match(state)
+    return _day_of(begins[1] if begins else fields_of(state).get("recorded_at", b""))
 
 
 @lru_cache(maxsize=65_536)
