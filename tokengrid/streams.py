@@ -40,7 +40,7 @@ def run(settings: Settings) -> int:
                 with connected(settings.broker) as connection, Client(settings, "streams") as client:
                     copier = Copier(connection, client, settings)
                     while not stopping:
-                        copied = copier.copy_round()
+                        copied = copier.copy_round(lambda: bool(stopping))
                         pause_s = PAUSE_FIRST_S
                         if not any(copied.values()):
                             connection.sleep(ROUND_S)  # heartbeats are answered meanwhile

@@ -6,6 +6,7 @@ each begins where the streams ended, and readers drop what stands twice.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import pika
@@ -39,12 +40,12 @@ class Copier:
         self._page = min(PAGE, settings.page_max)
         self._publishers = {log: Publisher(connection, log) for log, _, _ in self._places}
 
-    def copy_round(self) -> dict[str, int]:
-        """Copy every log up to its head as it is now; how many events of each were copied. Raises what the client and
-        the publishers raise; what was copied until then stays."""
+    def copy_round(self, stopping: Callable[[], bool] = lambda: False) -> dict[str, int]:
+        """Copy every log up to its head as it is now, or until `stopping`, asked before each page; how many events of
+        each were copied. Raises what the client and the publishers raise; what was copied until then stays."""
         # Heads are taken in the other order: what is copied later was seen earlier.
         heads = {log: self._client.call(service, "head", shard=shard) for log, service, shard in self._places[::-1]}
-        copied = {}
+        copied: dict[str, int] = {}
         for log, service, shard in self._places:
             publisher = self._publishers[log]
             before = publisher.position
@@ -52,8 +53,8 @@ class Copier:
             while publisher.position < heads[log]:
                 limit = min(self._page, heads[log] - publisher.position)
                 answer = self._client.call(service, "events", after=publisher.position, limit=limit, shard=shard)
-                if not answer["events"]:
-                    break
+                if not answer["events"] or stopping():
+                    return copied  # what is behind may refer to what is missing
                 publisher.publish(answer["events"])
                 self._measure(log, heads[log])
             copied[log] = publisher.position - before

@@ -107,6 +107,15 @@ def test_the_copier_refuses_a_log_that_jumps(connection: pika.BlockingConnection
         Copier(connection, Jumping(), Settings()).copy_round()
 
 
+def test_a_copier_that_shall_stop_copies_nothing_that_refers_to_what_is_missing(
+    market: Market, connection: pika.BlockingConnection
+) -> None:
+    copier = Copier(connection, market.client, market.settings)
+    assert copier.copy_round(lambda: True) == {}
+    assert streams.last_position(connection, "audit") == 0
+    assert copier.copy_round()["audit"] > 0
+
+
 def test_logs_are_copied_before_what_refers_to_them() -> None:
     order = [log for log, _, _ in places(Settings(quota_shards=2))]
     assert order == ["catalog", "routing", "quota-0", "quota-1", "billing", "audit"]
