@@ -117,6 +117,7 @@ class InProcess:
             ("audit", "seal"): lambda **command: audit.seal(command),
             ("audit", "inclusion"): lambda **query: audit.inclusion(query),
             ("audit", "consistency"): lambda **query: audit.consistency(query),
+            ("audit", "checkpoint"): lambda **query: audit.checkpoint(query),
             ("audit", "multiproof"): lambda **query: audit.multiproof(query),
             ("audit", "tile"): lambda **query: audit.tile(query),
             ("audit", "status"): audit.status,

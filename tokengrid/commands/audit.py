@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from services.audit.replay import render_html, run_audit
-from tokengrid.commands import audit_archive, audit_evidence, audit_log, audit_streams, audit_witness
+from tokengrid.commands import audit_archive, audit_evidence, audit_log, audit_streams, audit_tiles, audit_witness
 from tokengrid.commands.audit_progress import Rate
 from tokengrid.commands.audit_sources import Keys, Source, keys_by_log, opened
 from tokengrid.commands.options import VAR, AsJson, MonthArgument, Var, Where, print_json, print_table
@@ -20,6 +20,7 @@ app = typer.Typer(no_args_is_help=True, help="What can be proved, to someone who
 app.command("evidence")(audit_evidence.evidence)
 app.command("log")(audit_log.log)
 app.command("streams")(audit_streams.streams)
+app.command("tiles")(audit_tiles.tiles)
 app.command("verify")(audit_evidence.verify_file)
 app.command("witness")(audit_witness.witness)
 app.command("new-key")(audit_witness.new_key)
