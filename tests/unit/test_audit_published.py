@@ -49,10 +49,10 @@ def test_from_the_files_to_the_root_and_to_each_event_and_again_when_it_has_grow
         assert [(e.position, e.state.encode()) for e in logged] == [
             (decode(x).position, decode(x).state) for x in entries
         ]
-        owner = (EAST, f"e{size}")
-        market.open(*owner, "payg", 0)
-        for _ in range(300):
-            market.do("grant", owner, amount=1, source="adjustment")
+        account = f"e{size}"
+        market.open(EAST, account, "payg", 0)
+        grant = {"command": "grant", "operator": EAST, "account": account, "amount": 1, "source": "adjustment"}
+        market.quota.execute([grant | {"request_id": f"g{n}"} for n in range(300)])
         market.follow()
     assert not list(tmp_path.rglob(".*"))
 
