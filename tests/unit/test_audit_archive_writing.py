@@ -17,9 +17,12 @@ import pytest
 
 pytest.importorskip("pyarrow", reason="the extra `archive` is not installed")
 
+import pyarrow.parquet as pq
+
 from services.audit.archive import manifest as m
 from services.audit.archive import writing
 from services.audit.archive.queries import statement
+from services.audit.archive.reading import LogArchive
 from services.audit.archive.run import write_archive
 from services.audit.archive.source import ArchiveSource
 from services.audit.archive.verifying import verify_log
@@ -32,6 +35,7 @@ from shared.errors import (
 )
 from tests.folders import brief_folder
 from tests.unit.archive_world import Client, Killed, World, a_few_days, files, replayed
+from tests.unit.audit_world import EAST
 from tests.waiting import eventually
 
 
@@ -272,3 +276,21 @@ def test_a_hash_changed_with_its_file_is_still_found(changed: Path, world: World
     assert made.size == world.size
     with pytest.raises(AuditFailed, match="not the log that was signed"):
         verify_log(changed, "quota")
+
+
+@pytest.mark.parametrize("form", [b"uuid", b"hex9", b"hexed", b"hex", b"", b"x", None])
+def test_a_file_whose_columns_are_not_what_they_say_is_refused(changed: Path, form: bytes | None) -> None:
+    """Somebody has changed what a column is said to be, and the hash with it."""
+    opened = LogArchive.open(changed, "quota")
+    path = opened.folder / opened.manifest.parts[0].file.path
+    table = pq.read_table(path, partitioning=None)
+    index = table.schema.get_field_index("state.request_id")
+    field = table.schema.field(index).with_metadata(None if form is None else {"form": form})
+    pq.write_table(table.cast(table.schema.set(index, field)), path)
+    manifest = json.loads((opened.folder / m.MANIFEST).read_text())
+    manifest["parts"][0]["file"]["sha256"] = m.sha256_of(path)
+    (opened.folder / m.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(AuditFailed):
+        verify_log(changed, "quota")
+    with pytest.raises(AuditFailed):
+        statement(changed, EAST, "e0")

@@ -5,17 +5,16 @@ Only the columns that a question names are read. It must not know what an event 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import msgspec
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from services.audit.archive import manifest as m
-from services.audit.archive.reading import LogArchive
+from services.audit.archive.reading import MALFORMED, LogArchive
 from services.audit.archive.shredding import states
 from shared.errors import AuditFailed, UnknownAccount
 
@@ -55,23 +54,23 @@ def _of_stream(log: LogArchive, stream: str) -> Iterator[tuple[int, int, str, Ma
     with duckdb.connect(":memory:") as connection:
         for part in log.manifest.parts:
             path = log.folder / part.file.path
-            table = _selected(connection, path, stream)
-            columns = (table.column(name).to_pylist() for name in ("position", "version", "topic"))
-            for *of, state in zip(*columns, states(table).to_pylist(), strict=True):
+            for *of, state in _selected(connection, path, stream):
                 version += 1
                 if of[1] != version:
                     raise AuditFailed(f"{stream} has no version {version} in the archive of {log.manifest.log}")
                 yield *of, msgspec.json.decode(state)
 
 
-def _selected(connection: duckdb.DuckDBPyConnection, path: Path, stream: str) -> Any:
-    """The events of a stream in one file, with the file's own column types."""
+def _selected(connection: duckdb.DuckDBPyConnection, path: Path, stream: str) -> Iterable[tuple[int, int, str, bytes]]:
+    """Position, version, topic and state of a stream's events in one file."""
     try:
         schema = pq.read_schema(path)
         found = connection.sql(
             "SELECT * FROM read_parquet(?, hive_partitioning = false) WHERE stream = ? ORDER BY position",
             params=[str(path), stream],
         )
-        return found.to_arrow_table().cast(schema)
-    except (OSError, pa.ArrowException, duckdb.Error) as error:
+        table = found.to_arrow_table().cast(schema)  # with the file's own types, and what it says of them
+        columns = (table.column(name).to_pylist() for name in ("position", "version", "topic"))
+        return zip(*columns, states(table).to_pylist(), strict=True)
+    except (OSError, duckdb.Error, *MALFORMED) as error:
         raise AuditFailed(f"{path} cannot be read: {error}") from None

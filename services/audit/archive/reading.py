@@ -22,6 +22,8 @@ from shared.errors import AuditFailed, SetupFailed
 from shared.transparency.merkle import HASH_BYTES
 from shared.transparency.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, TileHashes
 
+# What comes of columns that are not as they were written.
+MALFORMED = (pa.ArrowException, ValueError, TypeError, LookupError, AttributeError)
 GROUPS_KEPT = 4  # decoded, in memory: 50 MB each
 HASHED = ("position", "stream", "version", "topic")  # and the state
 
@@ -124,7 +126,7 @@ class LogArchive:
             group = Group(first, table, states(table))
             positions = group.column("position").to_numpy(zero_copy_only=False)
             group.states.cast(pa.string())  # checks that it is UTF-8
-        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        except (OSError, *MALFORMED) as error:
             raise AuditFailed(f"{part.file.path} of {self.manifest.log} cannot be read: {error}") from None
         if not np.array_equal(positions, np.arange(first, first + len(table))):
             raise AuditFailed(f"{part.file.path} of {self.manifest.log} has not the positions from {first} on")

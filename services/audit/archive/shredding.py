@@ -48,13 +48,17 @@ def fields_of(state: bytes) -> dict[str, bytes]:
     """The JSON text of each field of a state that can be split; none of one that cannot."""
     try:
         found = _split(state)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
     return {name: bytes(raw) for name, raw in found.items()}
 
 
 def shred(rows: Sequence[Row]) -> Any:
     """The events as an Arrow table. Raises AuditFailed for what no log can contain."""
+    try:
+        pa.array([row.state for row in rows], pa.binary()).cast(pa.string())
+    except pa.ArrowInvalid:
+        raise AuditFailed("a state is not text in UTF-8") from None
     splitter = _Splitter(len(rows))
     whole: list[bytes | None] = []
     shapes: list[str] = []
