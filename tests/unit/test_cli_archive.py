@@ -17,7 +17,7 @@ from tokengrid.session import demo_folder
 
 
 def run(capsys: Any, *arguments: str | Path) -> tuple[int, str, str]:
-    code = cli.run(["archive", *map(str, arguments)])
+    code = cli.run(["audit", "archive", *map(str, arguments)])
     shown = capsys.readouterr()
     return code, shown.out, shown.err
 
