@@ -16,6 +16,7 @@ import pytest
 from psycopg.errors import InsufficientPrivilege
 
 from shared.errors import SetupFailed
+from tests.waiting import eventually
 from tokengrid.servers import PostgreSQL, RabbitMQ, ports, process
 from tokengrid.servers.cluster import find_programs, reachable_folder, unprivileged_user
 
@@ -101,6 +102,9 @@ class TestRabbitMQ:
             channel.confirm_delivery()
             channel.queue_declare("letters", durable=True)
             channel.basic_publish("", "letters", b"kept", pika.BasicProperties(delivery_mode=2))
+            # A confirm is of the message; the queue's own record is written a moment later.
+            records = own_rabbitmq.folder.rglob
+            eventually(lambda: any(b"letters" in file.read_bytes() for file in records("LATEST.LOG")))
             own_rabbitmq.kill()
             assert own_rabbitmq.pid is None
             with pytest.raises(pika.exceptions.AMQPConnectionError):
