@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from services.audit import trees, witnessed
 from services.audit.keys import key_of
+from services.audit.witnessed import events as log_rows
 from shared.clock import Clock
 from shared.contracts.audit import (
     CheckpointRefused,
@@ -31,19 +32,10 @@ from shared.contracts.base import Event, decode_event
 from shared.errors import AuditFailed, MalformedCommand, NotCaughtUp
 from shared.eventstore.batch import Stored
 from shared.eventstore.log import NewEvent
-from shared.eventstore.schema import EVENTS
 from shared.transparency.checkpoint import Checkpoint, sign_checkpoint
 from shared.transparency.keys import SigningKey, VerifierKey
 from shared.transparency.merkle import EMPTY_ROOT, root_at
 from shared.transparency.rotation import sign_rotation
-
-_events = sa.table(
-    EVENTS,
-    sa.column("originator_id", sa.Text),
-    sa.column("originator_version", sa.BigInteger),
-    sa.column("topic", sa.Text),
-    sa.column("state", sa.LargeBinary),
-)
 
 
 class Signed(msgspec.Struct, frozen=True):
@@ -66,18 +58,18 @@ class Head:
 
 def signed(connection: sa.Connection, log: str, after: int, limit: int) -> list[Signed]:
     """A log's checkpoints with versions above `after`, oldest first, at most `limit`."""
-    return _signed(connection, log, limit, _events.c.originator_version > after, _events.c.originator_version)
+    return _signed(connection, log, limit, log_rows.c.originator_version > after, log_rows.c.originator_version)
 
 
 def last_signed(connection: sa.Connection, log: str) -> Signed | None:
     """The latest checkpoint of a log; none while nothing is sealed."""
-    found = _signed(connection, log, 1, sa.true(), _events.c.originator_version.desc())
+    found = _signed(connection, log, 1, sa.true(), log_rows.c.originator_version.desc())
     return found[0] if found else None
 
 
 def _signed(connection: sa.Connection, log: str, limit: int, condition: Any, order: Any) -> list[Signed]:
     rows = connection.execute(
-        sa.select(_events).where(_events.c.originator_id == log, condition).order_by(order).limit(limit)
+        sa.select(log_rows).where(log_rows.c.originator_id == log, condition).order_by(order).limit(limit)
     )
     return [Signed(row.originator_version, _checkpoint(row.topic, bytes(row.state))) for row in rows]
 
@@ -134,7 +126,7 @@ class Sealer:
         if self._next is None:
             return None
         wanted = str(key_of(self._next, log).verifier)
-        rows = connection.execute(sa.select(_events).where(_events.c.originator_id == f"keys:{log}")).all()
+        rows = connection.execute(sa.select(log_rows).where(log_rows.c.originator_id == f"keys:{log}")).all()
         found = [decode_event(row.topic, bytes(row.state)) for row in rows]
         return None if any(isinstance(e, KeyAnnounced) and e.new_key == wanted for e in found) else len(rows)
 

@@ -22,7 +22,7 @@ from shared.transparency.keys import COSIGNATURE, VerifierKey
 from shared.transparency.note import Note, verify
 from shared.transparency.refusal import open_refusal
 
-_events = sa.table(
+events = sa.table(
     EVENTS,
     sa.column("originator_id", sa.Text),
     sa.column("originator_version", sa.BigInteger),
@@ -30,7 +30,7 @@ _events = sa.table(
     sa.column("state", sa.LargeBinary),
     sa.column("request_key", sa.Text),
 )
-_c = _events.c
+_c = events.c
 Witnesses = Sequence[VerifierKey]
 
 
