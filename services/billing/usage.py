@@ -25,6 +25,8 @@ from shared.sharding import shard_named
 
 FOLDED = 1000  # events, before others get their turn
 SUMMED = ("calls", *t.TOKENS, "amount")
+SUMS = (*SUMMED, "charged", "trace")
+_sums = attrgetter(*SUMS)
 
 
 def projection_name(log: str) -> str:
@@ -148,10 +150,9 @@ def _write_usage(connection: sa.Connection, folded: Metering) -> None:
     rows = sorted(folded.usage.items(), key=itemgetter(0))
     if not rows:
         return
-    columns: dict[str, list[Any]] = {name: [key[n] for key, _ in rows] for n, name in enumerate(UsageKey._fields)}
-    for name in (*SUMMED, "charged", "trace"):
-        held = attrgetter(name)
-        columns[name] = [held(row) for _, row in rows]
+    keys = zip(*(key for key, _ in rows), strict=True)
+    sums = zip(*(_sums(row) for _, row in rows), strict=True)
+    columns = dict(zip((*UsageKey._fields, *SUMS), (*keys, *sums), strict=True))
     add_up_columns(connection, t.usage, columns, (*SUMMED, "charged"))
 
 
