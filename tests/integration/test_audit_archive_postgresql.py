@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("pyarrow", reason="the extra `archive` is not installed")
 
 from services.audit.archive.databases import Rows, restore
-from services.audit.archive.reading import LogArchive
 from services.audit.archive.writing import write_log
+from shared.archive.reading import LogArchive
 from shared.errors import Conflict, Unavailable
 from tests.unit.archive_world import World
 

@@ -17,14 +17,14 @@ import pytest
 pytest.importorskip("pyspark", reason="the extra `spark` is not installed")
 pytest.importorskip("pyarrow", reason="the extra `archive` is not installed")
 
-from services.audit.archive.hashing import subtree
-from services.audit.archive.reading import LogArchive
 from services.audit.archive.source import ArchiveSource
 from services.audit.archive.spark_job import fold_account, root_of
 from services.audit.replay.findings import Findings
 from services.audit.replay.ledger import Ledger
 from services.audit.replay.prices import Prices
 from services.audit.replay.reader import LogReader
+from shared.archive.hashing import subtree
+from shared.archive.reading import LogArchive
 from shared.errors import AuditFailed
 from shared.transparency.merkle import Tree, leaf_hash
 from tests.unit.archive_world import World

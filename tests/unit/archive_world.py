@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from services.audit.archive import manifest as m
 from services.audit.archive.databases import Rows
 from services.audit.archive.run import write_archive
 from services.audit.replay.account import Account
@@ -15,6 +14,7 @@ from services.audit.replay.ledger import Ledger
 from services.audit.replay.prices import Prices
 from services.audit.replay.proofs import Proofs
 from services.audit.replay.reader import LogReader
+from shared.archive import manifest as m
 from tests.unit.audit_world import CATALOGUE, EAST, JUNE, LONG_AGO, WEST, InProcess, Market
 
 

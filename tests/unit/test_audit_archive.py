@@ -14,11 +14,11 @@ pytest.importorskip("pyarrow", reason="the extra `archive` is not installed")
 from services.audit.archive import databases, writing
 from services.audit.archive.databases import Rows, restore
 from services.audit.archive.queries import statement, sums
-from services.audit.archive.reading import LogArchive
 from services.audit.archive.source import ArchiveSource
 from services.audit.archive.verifying import verify_log
 from services.quota.application import QuotaApplication
 from services.quota.schemas import Statement
+from shared.archive.reading import LogArchive
 from shared.config import Settings
 from shared.contracts.schema import parse
 from shared.errors import (

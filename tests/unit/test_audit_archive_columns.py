@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.audit.archive.columns import HEX, INTEGER, TEXT, UUID, packed, unpacked
-from services.audit.archive.hashing import leaf_hashes
-from services.audit.archive.reading import HASHED
-from services.audit.archive.shredding import Row, array_of, request_keys, shred, states
 from services.audit.archive.writing import write_table
+from shared.archive.columns import HEX, INTEGER, TEXT, UUID, packed, unpacked
+from shared.archive.hashing import leaf_hashes
+from shared.archive.reading import HASHED
+from shared.archive.shredding import Row, array_of, request_keys, shred, states
 from shared.errors import AuditFailed
 from shared.transparency.leaf import Leaf
 

@@ -19,14 +19,14 @@ pytest.importorskip("pyarrow", reason="the extra `archive` is not installed")
 
 import pyarrow.parquet as pq
 
-from services.audit.archive import manifest as m
 from services.audit.archive import writing
 from services.audit.archive.queries import statement
-from services.audit.archive.reading import LogArchive
 from services.audit.archive.run import write_archive
 from services.audit.archive.source import ArchiveSource
 from services.audit.archive.verifying import verify_log
 from services.audit.archive.writing import write_log
+from shared.archive import manifest as m
+from shared.archive.reading import LogArchive
 from shared.errors import (
     AuditFailed,
     Busy,

@@ -84,7 +84,7 @@ def write(
     Nothing is deleted from the databases.
     """
     day, positions = _day(before), _positions(to or [])
-    run = archive_module("run")
+    run = archive_module("services.audit.archive.run")
     with session(against, var) as client, Console(stderr=True).status("archiving") as status:
         databases = embedded_settings(demo_folder(var)) if against is Against.demo else _of_those_up(var)
         unknown = positions.keys() - {log for service in run.ORDER for log in databases.logs(service)}
@@ -116,7 +116,7 @@ def verify(
     json: AsJson = False,
 ) -> None:
     """Check every file, every event, the tiles and the signatures. Exit code 0 only if all is as it was archived."""
-    verifying, manifest = archive_module("verifying"), archive_module("manifest")
+    verifying, manifest = archive_module("services.audit.archive.verifying"), archive_module("shared.archive.manifest")
     keys = _keys(key or [])
     rows, wrong = [], False
     for log in manifest.logs_of(folder):
@@ -153,7 +153,11 @@ def restore(
 
     Where it was killed it goes on. A database that has anything else is refused and stays as it is.
     """
-    databases, reading, manifest = archive_module("databases"), archive_module("reading"), archive_module("manifest")
+    databases, reading, manifest = (
+        archive_module("services.audit.archive.databases"),
+        archive_module("shared.archive.reading"),
+        archive_module("shared.archive.manifest"),
+    )
     if bool(database) == (into != Path()):
         raise typer.BadParameter("say either --into or --database")
     logs = [reading.LogArchive.open(folder, log) for log in manifest.logs_of(folder)]
@@ -178,7 +182,7 @@ def restore(
 @app.command()
 def statement(folder: Folder, operator: Operator, account: Account, json: AsJson = False) -> None:
     """Everything that happened to an account, from the archive alone."""
-    events = archive_module("queries").statement(folder, operator, account)
+    events = archive_module("services.audit.archive.queries").statement(folder, operator, account)
     if json:
         print_json(events)
         return
@@ -220,9 +224,9 @@ def _of_those_up(var: Path) -> Databases:
 
 
 def archive_module(name: str) -> ModuleType:
-    """A module of the archive. SetupFailed: what it needs is not installed."""
+    """A module of archives, by its whole name. SetupFailed: what it needs is not installed."""
     try:
-        return importlib.import_module(f"services.audit.archive.{name}")
+        return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("pyarrow", "duckdb", "numpy"):
             raise SetupFailed(

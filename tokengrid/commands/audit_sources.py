@@ -70,7 +70,7 @@ def opened(
     elif source is Source.archive:
         if archive is None:
             raise SetupFailed("Where is the archive? Say so with --archive FOLDER.")
-        yield archive_module("source").ArchiveSource(archive)
+        yield archive_module("services.audit.archive.source").ArchiveSource(archive)
     else:
         with snapshot(_databases(against, var, database)) as logs:
             yield logs

@@ -1,5 +1,4 @@
-"""The archive: events of the past as Parquet files, by log and day, with the tiles and checkpoints that prove them.
+"""The archive's makers and users: writing, verifying, restoring, replaying, questions in SQL, the job for clusters.
 
-Written with pyarrow, asked with DuckDB: the extra `archive` installs both, and nothing else needs them. What is stored
-gives back every byte of every event; what it is stored as may change under another format tag only.
+How events stand in its files, and how they are read, is `shared/archive`. The extra `archive` installs what it needs.
 """

@@ -12,9 +12,9 @@ from typing import Any
 import sqlalchemy as sa
 from eventsourcing.persistence import IntegrityError
 
-from services.audit.archive.reading import LogArchive
-from services.audit.archive.shredding import Row
 from services.audit.archive.writing import day_of
+from shared.archive.reading import LogArchive
+from shared.archive.shredding import Row
 from shared.errors import Conflict, Unavailable
 from shared.eventstore.database import engine, migrate
 from shared.eventstore.log import FAILURES, EventLog

@@ -13,9 +13,9 @@ import duckdb
 import msgspec
 import pyarrow.parquet as pq
 
-from services.audit.archive import manifest as m
-from services.audit.archive.reading import MALFORMED, LogArchive
-from services.audit.archive.shredding import states
+from shared.archive import manifest as m
+from shared.archive.reading import MALFORMED, LogArchive
+from shared.archive.shredding import states
 from shared.errors import AuditFailed, UnknownAccount
 
 

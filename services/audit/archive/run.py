@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import msgspec
 
 from services.audit.archive.databases import Rows
-from services.audit.archive.manifest import Manifest
-from services.audit.archive.shredding import Row
 from services.audit.archive.writing import Progress, write_log
+from shared.archive.manifest import Manifest
+from shared.archive.shredding import Row
 from shared.errors import AuditFailed, NotCaughtUp
 
 # In the order in which an audit asks for heads: what one refers to is in those behind it.

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from services.audit.archive import manifest as m
-from services.audit.archive.reading import LogArchive
+from shared.archive import manifest as m
+from shared.archive.reading import LogArchive
 from shared.errors import MalformedCommand, NotCaughtUp
 from shared.transparency.merkle import SIZE_MAX, consistency_proof, inclusion_proof
 

@@ -20,11 +20,11 @@ import msgspec
 from py4j.protocol import Py4JJavaError
 from pyspark import SparkConf, SparkContext
 
-from services.audit.archive.hashing import Tiles, hashes_in, subtree
-from services.audit.archive.reading import HASHED, LogArchive
 from services.audit.replay.findings import Findings
 from services.audit.replay.ledger import Ledger
 from services.audit.replay.prices import Prices
+from shared.archive.hashing import Tiles, hashes_in, subtree
+from shared.archive.reading import HASHED, LogArchive
 from shared.errors import AuditFailed, SetupFailed
 from shared.transparency.tiles import TILE_WIDTH
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from services.audit.archive import manifest as m
-from services.audit.archive.hashing import Tiles
-from services.audit.archive.reading import LogArchive
+from shared.archive import manifest as m
+from shared.archive.hashing import Tiles
+from shared.archive.reading import LogArchive
 from shared.errors import AuditFailed
 from shared.transparency.checkpoint import open_checkpoint
 from shared.transparency.keys import VerifierKey

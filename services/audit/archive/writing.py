@@ -19,11 +19,11 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from services.audit.archive import manifest as m
-from services.audit.archive.hashing import Tiles, leaf_hashes
-from services.audit.archive.reading import HASHED, LogArchive
-from services.audit.archive.shredding import Row, array_of, fields_of, shred
 from services.audit.archive.verifying import check_note
+from shared.archive import manifest as m
+from shared.archive.hashing import Tiles, leaf_hashes
+from shared.archive.reading import HASHED, LogArchive
+from shared.archive.shredding import Row, array_of, fields_of, shred
 from shared.clock import SHANGHAI
 from shared.errors import AuditFailed, Busy, TokengridError
 

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from services.audit.archive import manifest as m
-from services.audit.archive.hashing import Tiles, hashes_in, leaf_hashes
-from services.audit.archive.shredding import Row, array_of, request_keys, states
+from shared.archive import manifest as m
+from shared.archive.hashing import Tiles, hashes_in, leaf_hashes
+from shared.archive.shredding import Row, array_of, request_keys, states
 from shared.errors import AuditFailed, SetupFailed
 from shared.transparency.merkle import HASH_BYTES
 from shared.transparency.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, TileHashes

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from services.audit.archive.columns import TEXT, Column, packed, unpacked
+from shared.archive.columns import TEXT, Column, packed, unpacked
 from shared.errors import AuditFailed
 
 FIELDS_MAX = 128  # columns of a file; what has other names stays whole
