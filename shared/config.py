@@ -35,6 +35,16 @@ class Settings(BaseSettings):
         description="SQLAlchemy URL; {var} and {service} are filled in. PostgreSQL: postgresql+psycopg://…/tokengrid_{service}",
     )
     var: Path = Field(Path("var"), description="folder for all state of the embedded shape")
+    archive: Path | None = Field(
+        None,
+        description="folder of the archive: where a service reads what was dropped from its database; needs the extra "
+        "`archive`",
+    )
+    partition_events: int = Field(
+        1_000_000,
+        ge=1,
+        description="events in a partition of PostgreSQL's log: what can be dropped at once, less than a gigabyte",
+    )
     deadline_s: float = Field(
         15.0, gt=0, description="longest wait for an RPC's answer; a heartbeat is missed well before"
     )

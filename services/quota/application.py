@@ -251,7 +251,7 @@ class QuotaApplication(RoomApplication):
         """A page of an account's events. It costs what it shows, however long the account's history is."""
         stream = f"{query.operator}/{query.account}"
         limit = min(max(query.limit, 1), self.settings.page_max)
-        last = self.sections.last_version(stream)
+        last = self.log.last_version(stream)
         if not last:
             raise UnknownAccount(f"no account {stream}", {"operator": query.operator, "account": query.account})
         page = page_of(self.log, self.sections, stream, last, query, limit, self.settings.page_max)

@@ -72,12 +72,6 @@ class Sections:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
-    def last_version(self, stream: str) -> int:
-        """The version of the stream's last event; 0 if it has none."""
-        last = sa.select(sa.func.max(_events.c.originator_version)).where(_events.c.originator_id == stream)
-        with self._engine.connect() as connection:
-            return int(connection.execute(last).scalar() or 0)
-
     def without(self, stream: str, since: datetime | None, until: datetime | None) -> set[int]:
         """The sections in which nothing happened from `since` on and before `until`."""
         outside = []

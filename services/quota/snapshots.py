@@ -21,7 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from services.quota.domain.account import Account
 from services.quota.domain.snapshot import FORMAT, freeze, size, thaw
-from shared.errors import TokengridError
+from shared.errors import TokengridError, Unavailable
 from shared.eventstore.log import EventLog, LoggedEvent
 
 log = logging.getLogger(__name__)
@@ -151,6 +151,24 @@ class Snapshots:
                 if stream in accounts:
                     self._kept[stream] = account.version
         return taken
+
+    def behind(self, first: int, last: int) -> list[str]:
+        """The streams with events at these positions whose snapshot is older than the last of those."""
+        asked = sa.text(
+            "SELECT e.originator_id FROM events e"
+            " LEFT JOIN snapshots s ON s.stream = e.originator_id AND s.format = :format"
+            " WHERE e.position BETWEEN :first AND :last GROUP BY e.originator_id, s.version"
+            " HAVING coalesce(s.version, 0) < max(e.originator_version) ORDER BY e.originator_id"
+        )
+        with self._engine.connect() as connection:
+            values = {"format": FORMAT, "first": first, "last": last}
+            return [stream for (stream,) in connection.execute(asked, values)]
+
+    def keep(self, stream: str) -> None:
+        """Take an account's snapshot now. Raises Unavailable when it cannot be written."""
+        account, _ = self.load(stream)
+        if not self._write(stream, account.version, freeze(account)):
+            raise Unavailable(f"the snapshot of {stream} cannot be written")
 
     def _grown(self, accounts: Mapping[str, Account]) -> list[str]:
         """Those in memory that have grown by many events; looked for, so that no command has to count."""

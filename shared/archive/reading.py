@@ -9,10 +9,11 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from shared.archive import manifest as m
@@ -24,7 +25,6 @@ from shared.transparency.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, TileHashes
 
 # What comes of columns that are not as they were written.
 MALFORMED = (pa.ArrowException, ValueError, TypeError, LookupError, AttributeError)
-GROUPS_KEPT = 4  # decoded, in memory: 50 MB each
 HASHED = ("position", "stream", "version", "topic")  # and the state
 
 
@@ -47,9 +47,15 @@ class Group(NamedTuple):
     def lists(self, name: str) -> list[Any]:
         return self.column(name).to_pylist()  # type: ignore[no-any-return]
 
+    def rows(self) -> list[tuple[int, str, int, str, bytes, str | None]]:
+        """Position, stream, version, topic, state and trace of each event."""
+        return list(zip(*map(self.lists, HASHED), self.states.to_pylist(), self.lists("trace"), strict=True))
+
 
 class LogArchive:
     """The archive of one log, as its manifest names it."""
+
+    groups_kept = 4  # decoded, in memory: 50 MB each
 
     def __init__(self, folder: Path, manifest: m.Manifest) -> None:
         self.folder = folder
@@ -61,7 +67,7 @@ class LogArchive:
         self._fetched: dict[Tile, bytes] = {}
 
     @classmethod
-    def open(cls, archive: Path, log: str) -> LogArchive:
+    def open(cls, archive: Path, log: str) -> Self:
         """Raises SetupFailed when the archive has no such log."""
         folder = m.log_folder(archive, log)
         found = m.load(folder)
@@ -89,7 +95,7 @@ class LogArchive:
             if first <= position < first + len(group.table):
                 return group
         group = next(self.groups(position - 1))
-        if len(self._groups) == GROUPS_KEPT:
+        if len(self._groups) == self.groups_kept:
             del self._groups[next(iter(self._groups))]
         self._groups[group.first] = group
         return group
@@ -110,6 +116,27 @@ class LogArchive:
             keys = request_keys(group.table).to_pylist()
             rows = map(Row, *columns, group.states.to_pylist(), keys, group.lists("trace"))
             yield [row for row in rows if row.position > after]
+
+    def of_stream(self, stream: str) -> Iterator[list[tuple[int, str, int, str, bytes, str | None]]]:
+        """The events of a stream, as `Group.rows`: those of one row group after the other."""
+        for part in self.manifest.parts:
+            file = self._parquet(part)
+            try:
+                for number in range(file.metadata.num_row_groups):
+                    table = file.read_row_group(number, use_threads=False)
+                    table = table.filter(pc.equal(table.column("stream"), stream))
+                    if len(table):
+                        yield Group(part.first, table, states(table)).rows()
+            except (OSError, *MALFORMED) as error:
+                raise AuditFailed(f"{part.file.path} of {self.manifest.log} cannot be read: {error}") from None
+
+    def check(self, file: m.File) -> None:
+        """That a file is the one that was archived. Raises AuditFailed."""
+        path = self.folder / file.path
+        if not path.is_file() or m.sha256_of(path) != file.sha256:
+            raise AuditFailed(
+                f"{file.path} of {self.manifest.log} is not the file that was archived", {"path": file.path}
+            )
 
     def _parquet(self, part: m.Part) -> Any:
         try:

@@ -11,8 +11,10 @@ from typing import TypeVar
 from shared.clock import Clock
 from shared.config import Settings
 from shared.contracts.base import Command
+from shared.errors import SetupFailed
 from shared.eventstore.batch import Room
 from shared.eventstore.database import engine, migrate
+from shared.eventstore.dropped import Archived
 from shared.eventstore.log import EventLog
 from shared.eventstore.writer import Writer
 from shared.telemetry import current_traceparent
@@ -33,7 +35,7 @@ class RoomApplication:
         self.on_commit: Callable[[int], None] = lambda _head: None
         self.engine = engine(url)
         migrate(self.engine, service)
-        self.log = EventLog(url)
+        self.log = EventLog(url, _archived(settings, self.log_name), settings.partition_events)
 
     @property
     def shards(self) -> Sequence[RoomApplication]:
@@ -66,3 +68,15 @@ class RoomApplication:
     def close(self) -> None:
         self.log.close()
         self.engine.dispose()
+
+
+def _archived(settings: Settings, log_name: str) -> Archived | None:
+    if settings.archive is None:
+        return None
+    try:
+        from shared.archive.events import ArchivedLog
+    except ModuleNotFoundError as error:
+        raise SetupFailed(
+            f"TOKENGRID_ARCHIVE needs {error.name}, which is not installed: pip install 'tokengrid[archive]'."
+        ) from error
+    return ArchivedLog(settings.archive, log_name)

@@ -2,6 +2,8 @@
 
 Positions run 1..n without a gap. `append` either stores all events at the expected place or
 raises and stores none; a lost reply to COMMIT is recognised by reading the tail back.
+
+Events that were dropped from the database are read from the archive (`dropped.py`).
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ from eventsourcing.utils import Environment, get_topic
 
 from shared.contracts.base import EVENTS, Event, decode_event, encode_event
 from shared.errors import Conflict, Unavailable
-from shared.eventstore.recorders import NewRow, PostgresLogRecorder, Row, SQLiteLogRecorder
+from shared.eventstore.dropped import Archived, Past, Row
+from shared.eventstore.partitions import EVENTS_EACH, Partition
+from shared.eventstore.recorders import NewRow, PostgresLogRecorder, SQLiteLogRecorder
 
 APPEND_ATTEMPTS_MAX = 5  # a database that restarts is back within seconds; longer is Unavailable
 APPEND_BACKOFF_S = 0.2
@@ -123,14 +127,18 @@ def library_environment(url: str) -> dict[str, str]:
 
 
 class EventLog(Application[str]):
-    """The log behind a service; its tables were made by `database.migrate`."""
+    """The log behind a service; its tables were made by `database.migrate`. `archived`: where dropped events are;
+    `partition`: events in each of PostgreSQL's partitions that are added from now on."""
 
     name = "events"
     recorder: PostgresLogRecorder | SQLiteLogRecorder
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, archived: Archived | None = None, partition: int = EVENTS_EACH) -> None:
         self._url = sa.make_url(url)
         super().__init__(library_environment(url))
+        self._past = Past(lambda: _asked(self.recorder.dropped), archived)
+        if isinstance(self.recorder, PostgresLogRecorder):
+            self.recorder.partition = partition
 
     def construct_factory(self, env: Environment) -> InfrastructureFactory:
         factory = super().construct_factory(env)
@@ -149,11 +157,13 @@ class EventLog(Application[str]):
 
     def read(self, after: int, limit: int) -> list[LoggedEvent]:
         """At most `limit` events with positions above `after`, in order."""
-        return [_logged(row) for row in _asked(self.recorder.select_rows, after, limit)]
+        rows = _asked(self.recorder.select_rows, after, limit)
+        return [_logged(row) for row in self._past.page(after, limit, rows)]
 
     def stream(self, stream: str, after_version: int = 0, limit: int | None = None) -> list[LoggedEvent]:
         """A stream's events with versions above `after_version`, in order, at most `limit` of them."""
-        return [_logged(row) for row in _asked(self.recorder.select_stream, stream, after_version, limit)]
+        rows = _asked(self.recorder.select_stream, stream, after_version, limit)
+        return [_logged(row) for row in self._past.stream(stream, after_version, limit, rows)]
 
     def whole_stream(self, stream: str, after: int = 0) -> Iterator[LoggedEvent]:
         """All of a stream's events behind version `after`, however many, in order; read in sections."""
@@ -163,18 +173,40 @@ class EventLog(Application[str]):
                 return
             after = page[-1].version
 
+    def last_version(self, stream: str) -> int:
+        """The version of a stream's last event; 0 if it has none."""
+        return _asked(self.recorder.select_last_version, stream)
+
     def streams(self, after: Mapping[str, int], limit: int) -> dict[str, list[LoggedEvent]]:
         """Of several streams at once the events behind a version each, in order, at most `limit` of each."""
-        found: dict[str, list[LoggedEvent]] = {}
+        rows: dict[str, list[Row]] = {}
         for row in _asked(self.recorder.select_streams, after, limit) if after else ():
-            found.setdefault(row[1], []).append(_logged(row))
-        return found
+            rows.setdefault(row[1], []).append(row)
+        return {s: [_logged(row) for row in self._past.stream(s, after[s], limit, part)] for s, part in rows.items()}
 
     def known(self, keys: Sequence[str]) -> dict[str, LoggedEvent]:
         """The events that used up these request keys."""
         if not keys:
             return {}
-        return {key: _logged((*row[:5], None)) for key, row in _asked(self.recorder.select_known, keys).items()}
+        rows, dropped = _asked(self.recorder.select_known, keys)
+        if dropped:
+            rows |= zip(dropped, self._past.at(list(dropped.values())), strict=True)
+        return {key: _logged((*row[:5], None)) for key, row in rows.items()}
+
+    def droppable(self, until: int) -> list[Partition]:
+        """The partitions, from the log's beginning on, that hold nothing behind position `until` and not the log's end.
+        None in SQLite, which has no partitions."""
+        until = min(until, self.head() - 1)
+        return [each for each in _asked(self.recorder.partitions) if each.last <= until]
+
+    def drop(self, partition: Partition, archived: tuple[int, str]) -> None:
+        """Drop the first partition, whose events are in the archive of this size and root. All or nothing.
+
+        What it takes that this is safe, only the caller can see to. Raises Conflict, Busy (see `partitions.drop`),
+        Unavailable.
+        """
+        assert isinstance(self.recorder, PostgresLogRecorder), "only its logs have partitions"
+        _asked(self.recorder.drop, partition, archived)
 
     def pack(self, events: Sequence[NewEvent], after: int) -> Any:
         """All that can be done beforehand to append `events` behind position `after`: they get their positions, their
@@ -184,7 +216,7 @@ class EventLog(Application[str]):
             event = new.event
             new.position, new.state = position, encode_event(event)
             rows.append((new.stream, new.version, event.TOPIC, new.state, new.key, new.trace))
-        return self.recorder.pack(after + 1, rows)
+        return _asked(self.recorder.pack, after + 1, rows)
 
     def open(self) -> Any:
         """A way into the database, held open for one append; None if there is none to be had now."""

@@ -1,9 +1,9 @@
 """Recorders on the eventsourcing library's extension point: dense positions, request keys, one transaction.
 
-They differ from the library's own in four ways, each for a measured reason (docs/decisions/0002):
+They differ from the library's own in five ways, each for a measured reason (docs/decisions/0002):
 positions are assigned by the writer, so a log has no gaps and needs no table lock; request keys
 and trace context travel with the events into the same rows; PostgreSQL gets one binary COPY
-instead of a pipeline that can deadlock; tables are made by migrations, never here.
+instead of a pipeline that can deadlock; tables are made by migrations, never here, but for PostgreSQL's partitions.
 """
 
 from __future__ import annotations
@@ -19,13 +19,18 @@ from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastor
 from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteCursor, SQLiteDatastore
 from psycopg.copy import LibpqWriter
 
+from shared.eventstore.dropped import Dropped, Row
+from shared.eventstore.partitions import EVENTS_EACH, Partition, drop, make_room, partitions
+
 COLUMNS = "position, originator_id, originator_version, topic, state, request_key, trace"
-READ = "SELECT position, originator_id, originator_version, topic, state, trace FROM events"
+FIELDS = "position, originator_id, originator_version, topic, state, trace"
+READ = f"SELECT {FIELDS} FROM events"
+# In PostgreSQL: of streams whose beginning was dropped, the last event of it as well.
+AT_HAND = f"SELECT {FIELDS} FROM events_at_hand"
 
 WHOLE = 1 << 30  # bytes; more than any batch
 APPEND_LOCK = 0x61707064
 
-Row = tuple[int, str, int, str, bytes, str | None]  # as in READ
 NewRow = tuple[str, int, str, bytes, str | None, str | None]  # as in COLUMNS, without the position
 
 
@@ -35,9 +40,18 @@ class PostgresLogRecorder(PostgresApplicationRecorder):
     def __init__(self, datastore: PostgresDatastore, **_: object) -> None:
         super().__init__(datastore, events_table_name="events")
         self.sql_create_statements.clear()
+        self.partition = EVENTS_EACH
+        self._room = 0  # up to here there are partitions
+
+    def make_room(self, position: int) -> None:
+        """See to it that the table has a partition for this position."""
+        if position > self._room:
+            with self.datastore.get_connection() as connection:
+                self._room = make_room(connection, position, self.partition)
 
     def pack(self, first: int, rows: Sequence[NewRow]) -> bytes:
         """All that can be done beforehand to append these rows at position `first` and on."""
+        self.make_room(first + len(rows) - 1)
         return packed(first, rows)
 
     def open(self) -> Copying:
@@ -55,8 +69,11 @@ class PostgresLogRecorder(PostgresApplicationRecorder):
         """The library's own door: append at the log's end, wherever that is."""
         with self.datastore.get_connection() as connection, connection.transaction(), connection.cursor() as cursor:
             first = self._next_position(cursor)
+            rows = _rows_of(stored_events)
+            self._refuse_taken(cursor, rows)
+            whole = self.pack(first, rows)
             with cursor.copy(COPY) as copy:
-                copy.write(packed(first, _rows_of(stored_events)))
+                copy.write(whole)
         return list(range(first, first + len(stored_events)))
 
     def _next_position(self, cursor: psycopg.Cursor[psycopg.rows.DictRow]) -> int:
@@ -66,26 +83,66 @@ class PostgresLogRecorder(PostgresApplicationRecorder):
         assert row is not None
         return int(row["next"])
 
+    def _refuse_taken(self, cursor: psycopg.Cursor[psycopg.rows.DictRow], rows: Sequence[NewRow]) -> None:
+        """A version that stands in another partition. Whoever knows the log's end has folded it; we do not."""
+        cursor.execute(
+            "SELECT 1 FROM unnest(%s::text[], %s::bigint[]) AS new (stream, version) JOIN events_at_hand e"
+            " ON e.originator_id = new.stream AND e.originator_version >= new.version LIMIT 1",
+            ([row[0] for row in rows], [row[1] for row in rows]),
+        )
+        if cursor.fetchone() is not None:
+            raise IntegrityError("a version of a stream is taken")
+
     def select_rows(self, after: int, limit: int) -> list[Row]:
         return self._rows(f"{READ} WHERE position > %s ORDER BY position LIMIT %s", (after, limit))
 
     def select_stream(self, stream: str, after_version: int, limit: int | None = None) -> list[Row]:
         return self._rows(
-            f"{READ} WHERE originator_id = %s AND originator_version > %s ORDER BY originator_version LIMIT %s",
+            f"{AT_HAND} WHERE originator_id = %s AND originator_version > %s ORDER BY originator_version LIMIT %s",
             (stream, after_version, limit),
         )
 
     def select_streams(self, after: Mapping[str, int], limit: int) -> list[Row]:
         # Lateral: whatever the planner thinks of the table, it must ask the index once for each stream.
         return self._rows(
-            f"SELECT e.* FROM unnest(%s::text[], %s::bigint[]) AS s (stream, after) CROSS JOIN LATERAL ({READ} WHERE"
+            f"SELECT e.* FROM unnest(%s::text[], %s::bigint[]) AS s (stream, after) CROSS JOIN LATERAL ({AT_HAND} WHERE"
             " originator_id = s.stream AND originator_version > s.after ORDER BY originator_version LIMIT %s) AS e",
             (list(after), list(after.values()), limit),
         )
 
-    def select_known(self, keys: Sequence[str]) -> dict[str, Row]:
-        rows = self._rows(f"{READ.replace(' trace', ' request_key')} WHERE request_key = ANY(%s)", (list(keys),))
-        return {str(row[5]): row for row in rows}
+    def select_last_version(self, stream: str) -> int:
+        asked = "SELECT coalesce(max(originator_version), 0) FROM events_at_hand WHERE originator_id = %s"
+        return int(self._rows(asked, (stream,))[0][0])
+
+    def select_known(self, keys: Sequence[str]) -> tuple[dict[str, Row], dict[str, int]]:
+        """The events of these request keys, and the positions of those that were dropped."""
+        # Lateral with a limit: an index is asked once for each key, whatever the planner thinks of the table.
+        rows = self._rows(
+            "SELECT k.position, e.originator_id, e.originator_version, e.topic, e.state, k.request_key"
+            f" FROM event_keys k LEFT JOIN LATERAL ({AT_HAND} WHERE position = k.position LIMIT 1) AS e ON true"
+            " WHERE k.request_key = ANY(%s)",
+            (list(keys),),
+        )
+        found = {str(row[5]): row for row in rows if row[1] is not None}
+        return found, {str(row[5]): row[0] for row in rows if row[1] is None}
+
+    def partitions(self) -> list[Partition]:
+        """The table's partitions, in order."""
+        with self.datastore.get_connection() as connection:
+            return partitions(connection)
+
+    def drop(self, partition: Partition, archived: tuple[int, str]) -> None:
+        """As `partitions.drop`."""
+        with self.datastore.get_connection() as connection:
+            drop(connection, partition, archived)
+
+    def dropped(self) -> Dropped | None:
+        """How far events were dropped, and into which archive."""
+        rows: list[Any] = self._rows(
+            "SELECT last_position, archive_size, archive_root FROM dropped_events ORDER BY 1 DESC LIMIT 1",
+            (),
+        )
+        return Dropped(*rows[0]) if rows else None
 
     def select_notifications(
         self,
@@ -189,14 +246,25 @@ class SQLiteLogRecorder(SQLiteApplicationRecorder):
     def select_streams(self, after: Mapping[str, int], limit: int) -> list[Row]:
         return [row for stream, version in after.items() for row in self.select_stream(stream, version, limit)]
 
-    def select_known(self, keys: Sequence[str]) -> dict[str, Row]:
+    def select_last_version(self, stream: str) -> int:
+        asked = "SELECT coalesce(max(originator_version), 0) FROM events WHERE originator_id = ?"
+        return int(self._rows(asked, (stream,))[0][0])
+
+    def select_known(self, keys: Sequence[str]) -> tuple[dict[str, Row], dict[str, int]]:
         found: dict[str, Row] = {}
         for start in range(0, len(keys), 500):  # SQLite bounds the number of parameters
             part = list(keys[start : start + 500])
             marks = ",".join("?" * len(part))
             rows = self._rows(f"{READ.replace(' trace', ' request_key')} WHERE request_key IN ({marks})", part)
             found.update({str(row[5]): row for row in rows})
-        return found
+        return found, {}
+
+    def partitions(self) -> list[Partition]:
+        """A file has none: nothing can be dropped."""
+        return []
+
+    def dropped(self) -> None:
+        """As in PostgreSQL."""
 
     def select_notifications(
         self,

@@ -23,6 +23,22 @@ def create_event_table() -> None:
             op.execute(statement)
 
 
+def partition_event_table() -> None:
+    """On PostgreSQL, make the log a table in partitions by position, whose request keys stand beside it for good.
+
+    What is there becomes the first partition; SQLite's log is a file, and stays as it is.
+    """
+    if op.get_bind().dialect.name != "postgresql":
+        return
+    last = op.get_bind().execute(sa.text("SELECT coalesce(max(position), 0) FROM events")).scalar_one()
+    for statement in _PARTITIONED:
+        op.execute(statement)
+    if last:
+        op.execute(f"ALTER TABLE events ATTACH PARTITION events_from_1 FOR VALUES FROM (1) TO ({int(last) + 1})")
+    else:
+        op.execute("DROP TABLE events_from_1")
+
+
 def create_position_table() -> None:
     """How far each projection of this database has followed its upstream."""
     op.create_table(
@@ -31,6 +47,10 @@ def create_position_table() -> None:
         sa.Column("position", sa.BigInteger, nullable=False),
     )
 
+
+_READABLE = """CREATE VIEW readable_events AS
+    SELECT position, originator_id AS stream, originator_version AS version, topic,
+           convert_from(state, 'UTF8')::jsonb AS state, request_key FROM events"""
 
 _POSTGRESQL = (
     """CREATE TABLE events (
@@ -52,9 +72,54 @@ _POSTGRESQL = (
         FOR EACH ROW EXECUTE FUNCTION events_are_immutable()""",
     """CREATE TRIGGER events_no_truncate BEFORE TRUNCATE ON events
         FOR EACH STATEMENT EXECUTE FUNCTION events_are_immutable()""",
-    """CREATE VIEW readable_events AS
-        SELECT position, originator_id AS stream, originator_version AS version, topic,
-               convert_from(state, 'UTF8')::jsonb AS state, request_key FROM events""",
+    _READABLE,
+)
+
+# Partitions are added by the writer (`partitions.py`). The triggers that refuse changes to rows come to each with the
+# table's own; those against TRUNCATE do not.
+_PARTITIONED = (
+    "DROP VIEW readable_events",
+    "ALTER TABLE events RENAME TO events_from_1",
+    "ALTER INDEX events_pkey RENAME TO events_from_1_pkey",
+    "ALTER INDEX events_stream RENAME TO events_from_1_stream",
+    "DROP TRIGGER events_no_change ON events_from_1",
+    "CREATE TABLE events (LIKE events_from_1 INCLUDING CONSTRAINTS) PARTITION BY RANGE (position)",
+    "ALTER TABLE events ADD CONSTRAINT events_pkey PRIMARY KEY (position)",
+    """CREATE TRIGGER events_no_change BEFORE UPDATE OR DELETE ON events
+        FOR EACH ROW EXECUTE FUNCTION events_are_immutable()""",
+    """CREATE TRIGGER events_no_truncate BEFORE TRUNCATE ON events
+        FOR EACH STATEMENT EXECUTE FUNCTION events_are_immutable()""",
+    "CREATE TABLE event_keys (request_key text PRIMARY KEY, position bigint NOT NULL)",
+    "INSERT INTO event_keys SELECT request_key, position FROM events_from_1 WHERE request_key IS NOT NULL",
+    "DROP INDEX events_request_key",
+    """CREATE FUNCTION keep_event_keys() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN
+            INSERT INTO event_keys SELECT request_key, position FROM appended WHERE request_key IS NOT NULL;
+            RETURN NULL;
+        END $$""",
+    """CREATE TRIGGER events_keys AFTER INSERT ON events REFERENCING NEW TABLE AS appended
+        FOR EACH STATEMENT EXECUTE FUNCTION keep_event_keys()""",
+    """CREATE TRIGGER event_keys_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON event_keys
+        FOR EACH STATEMENT EXECUTE FUNCTION events_are_immutable()""",
+    # Of streams whose beginning was dropped: the last event of it.
+    """CREATE TABLE carried_events (
+        originator_id text PRIMARY KEY,
+        position bigint NOT NULL,
+        originator_version bigint NOT NULL,
+        topic text NOT NULL,
+        state bytea NOT NULL,
+        trace text)""",
+    """CREATE TABLE dropped_events (
+        first_position bigint PRIMARY KEY,
+        last_position bigint NOT NULL,
+        archive_size bigint NOT NULL,
+        archive_root text NOT NULL,
+        dropped_at timestamptz NOT NULL DEFAULT now())""",
+    # A stream's events without a gap at their end.
+    """CREATE VIEW events_at_hand AS
+        SELECT position, originator_id, originator_version, topic, state, trace FROM events
+        UNION ALL SELECT position, originator_id, originator_version, topic, state, trace FROM carried_events""",
+    _READABLE,
 )
 
 _SQLITE = (

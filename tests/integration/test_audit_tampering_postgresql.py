@@ -19,7 +19,7 @@ from tokengrid.servers.postgresql import PostgreSQL
 pytestmark = pytest.mark.servers
 
 LOGS = ("catalog", "quota", "routing", "billing")
-FAR = 10**9  # room to move positions in, row by row
+FAR = 500_000  # room in the partition to move positions in, row by row
 CHANGED, GONE = "event is not the one that was sealed", "event that was sealed is not there"
 
 
@@ -32,10 +32,9 @@ class Administrator:
 
     def run(self, *statements: str, **values: object) -> None:
         with self._engine.begin() as connection:
-            connection.execute(sa.text("ALTER TABLE events DISABLE TRIGGER ALL"))
+            connection.execute(sa.text("SET LOCAL session_replication_role = replica"))  # no trigger fires
             for statement in statements:
                 connection.execute(sa.text(statement), values)
-            connection.execute(sa.text("ALTER TABLE events ENABLE TRIGGER ALL"))
 
     def undo(self) -> None:
         self.run("TRUNCATE events", "INSERT INTO events SELECT * FROM kept")

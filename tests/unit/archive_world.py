@@ -32,9 +32,9 @@ class Client(InProcess):
             self._methods["audit", method] = lambda _ask=ask, **query: _ask(query)
 
 
-def a_few_days(folder: Path, happenings: int = 150, shards: int = 1) -> Market:
+def a_few_days(folder: Path, happenings: int = 150, shards: int = 1, **chosen: Any) -> Market:
     """A market in June, billed in July."""
-    market = Market(folder, 7, shards)
+    market = Market(folder, 7, shards, **chosen)
     market.publish(LONG_AGO, **CATALOGUE)
     market.follow()
     for n in range(3):

@@ -15,6 +15,7 @@ from shared.config import Settings
 from shared.eventstore.database import engine as new_engine
 from shared.eventstore.database import migrate
 from shared.eventstore.log import LoggedEvent
+from shared.eventstore.partitions import make_room
 from shared.eventstore.recorders import COLUMNS
 from tokengrid.bench import calls, closing, engine, projecting, sealing, stock
 from tokengrid.bench.measure import Measure, Progress, Row, Work, first_error, interleaved
@@ -86,7 +87,9 @@ def _floor(url: str) -> psycopg.Connection[tuple[object, ...]]:
     made = new_engine(url)
     migrate(made, "quota")
     made.dispose()
-    return psycopg.connect(url.replace("postgresql+psycopg:", "postgresql:"), autocommit=True)
+    connection = psycopg.connect(url.replace("postgresql+psycopg:", "postgresql:"), autocommit=True)
+    make_room(connection, 1)
+    return connection
 
 
 def floor(connection: psycopg.Connection[tuple[object, ...]], sample: Sequence[LoggedEvent]) -> Measure:

@@ -180,6 +180,44 @@ def restore(
 
 
 @app.command()
+def drop(
+    folder: Folder,
+    log: Annotated[str, typer.Option(help="Which of quota's logs.")] = "quota",
+    until: Annotated[
+        int | None, typer.Option(min=1, help="Nothing behind this position.", show_default="as far as archived")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="The log's verifier key, known from elsewhere.", show_default=False)
+    ] = None,
+    database: Annotated[
+        str,
+        typer.Option(
+            help="SQLAlchemy URL, {service} is filled in. Default: the configured one (TOKENGRID_DATABASE).",
+            show_default=False,
+        ),
+    ] = "",
+    json: AsJson = False,
+) -> None:
+    """Drop from PostgreSQL what the archive has of a log of quota, a whole partition at a time.
+
+    Every answer stays as it was if quota's processes run with TOKENGRID_ARCHIVE=FOLDER. They need not be stopped.
+    """
+    given: dict[str, Any] = {"database": database} if database else {}
+    logs = archive_module("shared.archive.manifest").logs_of(folder)
+    shards = sum(name.partition("-")[0] == "quota" for name in logs)
+    settings = Settings(quota_shards=max(shards, 1), **given)
+    with Console(stderr=True).status("dropping") as status:
+        dropping = archive_module("tokengrid.dropping")
+        parts = dropping.drop_archived(settings, folder, log, until=until, verifier_key=key, progress=status.update)
+    if json:
+        print_json([part._asdict() for part in parts])
+        return
+    rows = ((p.log, f"{p.first:,}", f"{p.last:,}", f"{p.accounts:,}") for p in parts)
+    numbers = ("first", "last", "snapshots taken")
+    print_table("Dropped", ("log", *numbers), rows, right=numbers)
+
+
+@app.command()
 def statement(folder: Folder, operator: Operator, account: Account, json: AsJson = False) -> None:
     """Everything that happened to an account, from the archive alone."""
     events = archive_module("services.audit.archive.queries").statement(folder, operator, account)

@@ -5,6 +5,7 @@ It reads the table that every service's log has, and must not know which service
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Any
@@ -92,6 +93,21 @@ def restore(
         return at - began
     finally:
         log.close()
+
+
+def check_same(archive: LogArchive, url: str, first: int, last: int) -> None:
+    """That a database's events at the positions `first` to `last` are the archived ones, in all that was stored with
+    them. Raises Conflict, naming the first that is not."""
+    with Rows(url) as rows:
+        for section in archive.rows(first - 1):
+            there = rows.read(section[0].position - 1, min(len(section), last - section[0].position + 1))
+            for archived, stored in itertools.zip_longest(section[: len(there)], there):
+                if archived != stored:
+                    raise Conflict(f"event {archived.position} in the database is not the archived one")
+            if not there or there[-1].position >= last:
+                break
+        if not there or there[-1].position != last:
+            raise Conflict(f"database and archive do not both have the events {first} to {last}")
 
 
 def _append(log: EventLog, after: int, rows: Sequence[Row]) -> None:

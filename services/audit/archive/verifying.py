@@ -22,9 +22,7 @@ def verify_log(archive: Path, log: str, verifier_key: str | None = None) -> dict
     found = LogArchive.open(archive, log)
     manifest = found.manifest
     for file in manifest.files():
-        path = found.folder / file.path
-        if not path.is_file() or m.sha256_of(path) != file.sha256:
-            raise AuditFailed(f"{file.path} of {log} is not the file that was archived", {"path": file.path})
+        found.check(file)
     check_tree(found)
     if verifier_key is not None and not manifest.note:
         raise AuditFailed(f"the archive of {log} is not signed")

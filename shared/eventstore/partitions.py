@@ -1,0 +1,123 @@
+"""PostgreSQL's event table in partitions by position: room at its end, and letting go of its beginning.
+
+What a partition cannot enforce for the whole log stands beside it. `event_keys` holds every request key for good, also
+of events that were dropped. A stream's versions are unique within a partition only; across partitions the position
+is the fence, as whoever appends at a position has folded all before it. Of the streams in a dropped partition the last
+event is carried forward, so that every stream's end stays known. Must not know where dropped events can be read.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from shared.errors import Busy, Conflict
+
+EVENTS_EACH = 1_000_000  # less than a gigabyte of debits; a question about a stream asks an index in each
+ROOM_LOCK = 0x726F6F6D  # of whoever adds or drops a partition
+LOCK_TIMEOUT_MS = 5000  # readers and writers queue behind us while we wait for the table
+
+_BOUNDS = re.compile(r"FOR VALUES FROM \('(\d+)'\) TO \('(\d+)'\)\Z", re.ASCII)
+
+Connection = psycopg.Connection[Any]
+
+
+class Partition(NamedTuple):
+    """A table that holds the events at the positions `first` to `last`."""
+
+    table: str
+    first: int
+    last: int
+
+
+def partitions(connection: Connection) -> list[Partition]:
+    """All of them, in the order of their positions."""
+    found = connection.execute(
+        "SELECT c.relname, pg_get_expr(c.relpartbound, c.oid) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
+        " WHERE i.inhparent = 'events'::regclass"
+    ).fetchall()
+    made = []
+    for row in found:
+        table, bounds = row.values() if isinstance(row, dict) else row
+        match = _BOUNDS.match(bounds)
+        assert match is not None, f"{table} is no partition of ours: {bounds}"
+        made.append(Partition(table, int(match[1]), int(match[2]) - 1))
+    return sorted(made, key=lambda each: each.first)
+
+
+def make_room(connection: Connection, position: int, each: int = EVENTS_EACH) -> int:
+    """See to it that there is a partition for this position; the last position for which there is one then.
+
+    Nobody who reads or appends waits for it.
+    """
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (ROOM_LOCK,))
+        there = partitions(connection)
+        last = there[-1].last if there else _dropped_up_to(connection)
+        while last < position:
+            _add(connection, last + 1, last + each)
+            last += each
+    return last
+
+
+def _add(connection: Connection, first: int, last: int) -> None:
+    name = f"events_from_{first}"
+    names = {"table": sql.Identifier(name), "stream": sql.Identifier(f"{name}_stream")}
+    bounds = {"first": sql.Literal(first), "end": sql.Literal(last + 1)}
+    # Made apart and attached: a table that is born as a partition locks out whoever reads the log.
+    for statement in (
+        "CREATE TABLE {table} (LIKE events INCLUDING ALL)",
+        "CREATE UNIQUE INDEX {stream} ON {table} (originator_id, originator_version)",
+        "CREATE TRIGGER events_no_truncate BEFORE TRUNCATE ON {table}"
+        " FOR EACH STATEMENT EXECUTE FUNCTION events_are_immutable()",
+        "ALTER TABLE events ATTACH PARTITION {table} FOR VALUES FROM ({first}) TO ({end})",
+    ):
+        connection.execute(sql.SQL(statement).format(**names, **bounds))
+
+
+def _dropped_up_to(connection: Connection) -> int:
+    row = connection.execute("SELECT coalesce(max(last_position), 0) AS last FROM dropped_events").fetchone()
+    assert row is not None
+    return int(row["last"] if isinstance(row, dict) else row[0])
+
+
+def drop(connection: Connection, partition: Partition, archived: tuple[int, str]) -> None:
+    """Drop the log's first partition, all or nothing, durable on return.
+
+    `archived`: size and root of the archive that has its events; whoever reads them there can tell it from another.
+    Raises Conflict when it is not the first, or the last that holds events; Busy when somebody uses the table too long.
+    """
+    try:
+        with connection.transaction():
+            connection.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}".encode())
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (ROOM_LOCK,))
+            if partitions(connection)[:1] != [partition]:
+                raise Conflict(f"{partition.table} is not the first partition of the log")
+            if connection.execute("SELECT 1 FROM events WHERE position > %s LIMIT 1", (partition.last,)).rowcount != 1:
+                raise Conflict(f"{partition.table} is the last partition with events: the log's end stays")
+            connection.execute(_CARRY.format(table=sql.Identifier(partition.table)))
+            connection.execute(
+                "INSERT INTO dropped_events (first_position, last_position, archive_size, archive_root)"
+                " VALUES (%s, %s, %s, %s)",
+                (partition.first, partition.last, *archived),
+            )
+            connection.execute(
+                sql.SQL("ALTER TABLE events DETACH PARTITION {}").format(sql.Identifier(partition.table))
+            )
+            connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(partition.table)))
+    except psycopg.errors.LockNotAvailable as error:
+        raise Busy("the event table is in use; nothing was dropped, try again") from error
+
+
+# Of each stream its last event there, in the place of an earlier one that was carried.
+_CARRY = sql.SQL(
+    """INSERT INTO carried_events (originator_id, position, originator_version, topic, state, trace)
+    SELECT DISTINCT ON (originator_id) originator_id, position, originator_version, topic, state, trace FROM {table}
+    ORDER BY originator_id, originator_version DESC
+    ON CONFLICT (originator_id) DO UPDATE SET position = excluded.position,
+        originator_version = excluded.originator_version, topic = excluded.topic, state = excluded.state,
+        trace = excluded.trace"""
+)

@@ -1,0 +1,262 @@
+"""What is archived is dropped from PostgreSQL, partition by partition, and nobody can tell by the answers."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+pytest.importorskip("pyarrow", reason="the extra `archive` is not installed")
+
+from services.audit.archive.run import write_archive
+from services.quota.application import QuotaApplication
+from services.quota.schemas import Balance, Balances, Find, Statement
+from services.quota.shards import QuotaShards
+from shared.archive.reading import LogArchive
+from shared.contracts.schema import parse
+from shared.errors import AuditFailed, Conflict, IdempotencyConflict, SetupFailed, TokengridError, Unavailable
+from shared.eventstore.log import EventLog
+from tests.unit.archive_world import Client, a_few_days
+from tests.unit.audit_scene import Scene
+from tokengrid.dropping import drop_archived
+from tokengrid.servers.postgresql import PostgreSQL
+
+pytestmark = pytest.mark.servers
+
+EACH = 24  # events in a partition
+
+
+class Dropping:
+    """A market on PostgreSQL whose quota is archived, and dropped up to there."""
+
+    def __init__(self, folder: Path, database: str) -> None:
+        self.archive = folder / "archive"
+        self.market = a_few_days(folder / "market", 40, database=database, partition_events=EACH)
+        self.requests: list[dict[str, Any]] = []
+        self.remember()
+
+    def remember(self) -> None:
+        """Requests whose answers stand in the first partitions."""
+        owner = self.market.accounts[1]
+        events = self.quota.statement(parse(Statement, named(owner, limit=40)))["events"]
+        self.requests = [named(owner, name=event["request_id"]) for event in events]
+
+    @property
+    def quota(self) -> QuotaShards:
+        return self.market.quota
+
+    @property
+    def log(self) -> EventLog:
+        return self.quota.shards[0].log
+
+    def grow(self, head: int) -> None:
+        """Debits until the log is this long."""
+        owner = self.market.accounts[2]
+        while self.log.head() < head:
+            self.market.do("debit", owner, model="alpha", usage={"input": 1}, on_insufficient="overdraw")
+
+    def write(self) -> int:
+        self.market.follow()
+        return write_archive(Client(self.market), self.market.settings, self.archive)[0].size
+
+    def drop(self, **chosen: Any) -> list[tuple[int, int]]:
+        return [(p.first, p.last) for p in drop_archived(self.market.settings, self.archive, "quota", **chosen)]
+
+    def restart(self, archive: Path | None) -> None:
+        """Quota as a process that has just started, with this archive."""
+        self.market.quota.close()
+        settings = self.market.settings.model_copy(update={"archive": archive})
+        self.market.quota = QuotaShards(settings, self.market.clock)
+        self.market.client = type(self.market.client)(self.market)
+
+    def answers(self) -> dict[str, Any]:
+        """All that anybody may ask of quota."""
+        given: dict[str, Any] = {"log": self.log.read(0, 10_000), "head": self.log.head()}
+        given["late"] = self.log.read(EACH + 7, 10)
+        given["balances"] = self.quota.balances(parse(Balances, {}))
+        half = self.log.read(self.log.head() // 3, 1)[0].event.recorded_at
+        for owner in self.market.accounts:
+            stream = "/".join(owner)
+            given[stream] = [
+                self.quota.balance(parse(Balance, named(owner))),
+                self.quota.balance(parse(Balance, named(owner, at=half.isoformat()))),
+                self.quota.balance(parse(Balance, named(owner, known_at=half.isoformat()))),
+                self.quota.statement(parse(Statement, named(owner, limit=7))),
+                self.quota.statement(parse(Statement, named(owner, limit=7, newest_first=True))),
+                self.quota.statement(parse(Statement, named(owner, limit=500, until=half.isoformat()))),
+                self.log.stream(stream),
+                self.log.stream(stream, 1, 3),
+                self.log.streams({stream: 0}, 4),
+            ]
+        given["found"] = [self.quota.find(parse(Find, fields)) for fields in self.requests]
+        return given
+
+
+def named(owner: tuple[str, str], **fields: Any) -> dict[str, Any]:
+    return {"operator": owner[0], "account": owner[1], **fields}
+
+
+@pytest.fixture
+def dropping(tmp_path: Path, postgresql: PostgreSQL) -> Iterator[Dropping]:
+    names = [f"dropping_{service}" for service in ("catalog", "quota", "routing", "billing", "audit")]
+    for name in names:
+        url = postgresql.create_database(name)
+    password = sa.make_url(url).password  # one for all users: a template has room for names only
+    with psycopg.connect(postgresql.admin_url().replace("+psycopg", ""), autocommit=True) as admin:
+        for name in names:
+            admin.execute(f"ALTER ROLE {name} PASSWORD '{password}'".encode())
+    made = Dropping(tmp_path, url.replace("dropping_audit", "dropping_{service}"))
+    yield made
+    made.market.close()
+    for name in names:
+        postgresql.drop_database(name)
+
+
+def test_every_answer_stays_as_it_was(dropping: Dropping) -> None:
+    market, owner = dropping.market, dropping.market.accounts[0]
+    old = {"request_id": "old", "model": "alpha", "usage": {"input": 1000}, "on_insufficient": "overdraw"}
+    first = market.do("debit", owner, **old)
+    size = dropping.write()
+    before = dropping.answers()
+    last = size // EACH * EACH
+    assert dropping.drop(until=last - 1) == [(n + 1, n + EACH) for n in range(0, last - EACH, EACH)][: last // EACH - 1]
+    dropping.restart(dropping.archive)
+    assert dropping.answers() == before
+    dropping.grow(last + EACH + 1)
+    size = dropping.write()
+    dropping.drop()
+    assert dropping.log.recorder.partitions()[0].first > last, "what was asked for above is dropped now"
+
+    # What is repeated is known, what contradicts is refused, what refers to it works; then all goes on.
+    assert market.do("debit", owner, **old) == {**first, "replayed": True}
+    with pytest.raises(IdempotencyConflict):
+        market.do("debit", owner, **{**old, "usage": {"input": 1001}})
+    assert market.do("reverse", owner, debit="old")["amount"] == first["amount"]
+    for _ in range(30):
+        market.happen()
+    market.follow()
+    assert Scene(market).audit().ok
+    again = dropping.answers()
+    assert again["log"][: len(before["log"])] == before["log"]
+    assert again["found"] == before["found"]
+
+
+def test_without_its_archive_it_says_so_and_goes_on(dropping: Dropping, tmp_path: Path) -> None:
+    market, owner = dropping.market, dropping.market.accounts[0]
+    old = {"request_id": "old", "model": "alpha", "usage": {"input": 1000}, "on_insufficient": "overdraw"}
+    market.do("debit", owner, **old)
+    market.do("debit", owner, **{**old, "request_id": "newer"})  # the last there of its account is never missing
+    dropping.grow(dropping.log.head() // EACH * EACH + EACH + 3)
+    dropping.write()
+    assert dropping.drop()
+    other = tmp_path / "other"
+    shutil.copytree(dropping.archive, other)
+    for part in (other / "log=quota").glob("day=*/*.parquet"):
+        part.write_bytes(part.read_bytes()[:-9] + b"hacked!!!")
+    for archive, complaint in (
+        (None, "TOKENGRID_ARCHIVE"),
+        (tmp_path / "nothing", "cannot be read"),
+        (other, "cannot be read|not the one|not the file"),
+    ):
+        dropping.restart(archive)
+        for question in (
+            lambda: dropping.log.read(0, 10),
+            lambda: dropping.log.stream("/".join(owner)),
+            lambda: market.do("debit", owner, **old),
+        ):
+            with pytest.raises(Unavailable, match=complaint):
+                question()
+        made = market.do("debit", owner, model="alpha", usage={"input": 10}, on_insufficient="overdraw")
+        assert made["replayed"] is False
+        assert market.quota.balance(parse(Balance, named(owner)))["version"] == made["version"]
+
+
+def test_an_archive_of_something_else_is_not_believed(dropping: Dropping, tmp_path: Path) -> None:
+    dropping.write()
+    kept = tmp_path / "kept"
+    shutil.copytree(dropping.archive, kept)
+    dropping.grow(dropping.log.head() + EACH)
+    dropping.write()
+    assert dropping.drop()
+    dropping.restart(kept)  # of the same log, but older than what was dropped into
+    with pytest.raises(Unavailable, match="not the one"):
+        dropping.log.read(0, 1)
+
+
+def test_what_cannot_be_dropped_stays(dropping: Dropping, tmp_path: Path) -> None:
+    before = dropping.answers()
+    dropping.write()
+    assert dropping.drop(until=EACH - 1) == [], "not whole"
+    with pytest.raises(SetupFailed, match="quota"):
+        drop_archived(dropping.market.settings, dropping.archive, "billing")
+    with pytest.raises(AuditFailed):
+        dropping.drop(verifier_key=LogArchive.open(dropping.archive, "routing").manifest.verifier_key)
+    log = dropping.log
+    second = log.droppable(dropping.log.head())[1]
+    with pytest.raises(Conflict, match="not the first"):
+        log.drop(second, (1, ""))
+    end = dropping.log.recorder.partitions()[-1]
+    assert end not in log.droppable(10**9)
+    url = dropping.market.settings.database_url("quota").replace("+psycopg", "")
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute("ALTER TABLE events DISABLE TRIGGER events_no_change")
+        admin.execute("ALTER TABLE events_from_1 DISABLE TRIGGER events_no_change")
+        admin.execute("UPDATE events SET trace = 'x' WHERE position = 5")
+        with pytest.raises(Conflict, match="event 5 "):
+            dropping.drop()
+        admin.execute("UPDATE events SET trace = NULL WHERE position = 5")
+        for statement in ("DELETE FROM event_keys", "UPDATE event_keys SET position = 1", "TRUNCATE events_from_25"):
+            with pytest.raises(psycopg.errors.RestrictViolation):
+                admin.execute(statement)
+    assert dropping.answers() == before
+
+
+def test_dropping_while_commands_come_in(dropping: Dropping) -> None:
+    """And two who drop at once: every partition goes once, every debit is there once."""
+    market, owner = dropping.market, dropping.market.accounts[0]
+    dropping.grow(dropping.log.head() + EACH)
+    dropping.write()
+    writer = QuotaApplication(market.settings.model_copy(update={"archive": dropping.archive}), market.clock)
+    stop, made = threading.Event(), []
+
+    def debit() -> None:
+        while not stop.is_set():
+            fields = {"model": "alpha", "usage": {"input": 1}, "on_insufficient": "overdraw"}
+            made.append(writer.submit("debit", named(owner, request_id=f"d{len(made)}", **fields)))
+
+    failures: list[TokengridError] = []
+    dropped: list[tuple[int, int]] = []
+
+    def drop() -> None:
+        try:
+            dropped.extend(dropping.drop())
+        except TokengridError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=debit), threading.Thread(target=drop), threading.Thread(target=drop)]
+    for thread in threads:
+        thread.start()
+    for thread in threads[1:]:
+        thread.join()
+    stop.set()
+    threads[0].join()
+    assert sorted(dropped) == sorted(set(dropped))
+    assert dropped
+    assert all(isinstance(failure, Conflict) for failure in failures)
+    events = writer.log.read(0, 100_000)
+    assert [e.position for e in events] == list(range(1, len(events) + 1))
+    assert len({answer["position"] for answer in made}) == len(made) > 0
+    writer.close()
+
+
+def test_new_partitions_come_by_themselves(dropping: Dropping) -> None:
+    head = dropping.log.head()
+    dropping.grow(head + 3 * EACH)
+    there = dropping.log.recorder.partitions()
+    assert [(p.first, p.last) for p in there] == [(n * EACH + 1, (n + 1) * EACH) for n in range(len(there))]
