@@ -47,7 +47,7 @@ def snapshot(engine: sa.Engine) -> Iterator[sa.Connection]:
         yield connection
 
 
-def migrate(engine: sa.Engine, service: str) -> None:
+def migrate(engine: sa.Engine, service: str, to: str = "head") -> None:
     """Bring a service's database to its newest migration. Several processes may do it at once."""
     folder = Path(__file__).parents[2] / "services" / service / "migrations"
     config = Config()
@@ -56,7 +56,7 @@ def migrate(engine: sa.Engine, service: str) -> None:
     config.set_main_option("path_separator", "os")
     with _locked(engine) as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, to)
 
 
 @contextlib.contextmanager

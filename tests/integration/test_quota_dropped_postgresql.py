@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
+from eventsourcing.persistence import IntegrityError, StoredEvent
 
 pytest.importorskip("pyarrow", reason="the extra `archive` is not installed")
 
@@ -19,11 +21,14 @@ from services.quota.application import QuotaApplication
 from services.quota.schemas import Balance, Balances, Find, Statement
 from services.quota.shards import QuotaShards
 from shared.archive.reading import LogArchive
+from shared.contracts.quota import AccountClosed
 from shared.contracts.schema import parse
 from shared.errors import AuditFailed, Conflict, IdempotencyConflict, SetupFailed, TokengridError, Unavailable
-from shared.eventstore.log import EventLog
+from shared.eventstore.database import engine, migrate
+from shared.eventstore.log import EventLog, NewEvent
 from tests.unit.archive_world import Client, a_few_days
 from tests.unit.audit_scene import Scene
+from tests.unit.quota_world import START
 from tokengrid.dropping import drop_archived
 from tokengrid.servers.postgresql import PostgreSQL
 
@@ -260,3 +265,25 @@ def test_new_partitions_come_by_themselves(dropping: Dropping) -> None:
     dropping.grow(head + 3 * EACH)
     there = dropping.log.recorder.partitions()
     assert [(p.first, p.last) for p in there] == [(n * EACH + 1, (n + 1) * EACH) for n in range(len(there))]
+
+
+def test_a_log_from_before_there_were_partitions(postgres_database: str) -> None:
+    made = engine(postgres_database)
+    migrate(made, "quota", "0005")
+    row = "INSERT INTO events VALUES (:p, 'o/a', :p, 'quota.AccountClosed:1', '{}', :key, NULL)"
+    with made.begin() as connection:
+        for position in range(1, 6):
+            connection.execute(sa.text(row), {"p": position, "key": f"k{position}" if position > 1 else None})
+    migrate(made, "quota")
+    with contextlib.closing(EventLog(postgres_database, partition=EACH)) as log:
+        assert [e.position for e in log.read(0, 10)] == [1, 2, 3, 4, 5]
+        assert {key: e.version for key, e in log.known(["k1", "k2", "k5"]).items()} == {"k2": 2, "k5": 5}
+        closed = AccountClosed(at=START, recorded_at=START, request_id="r")
+        with pytest.raises(Conflict):
+            log.append([NewEvent("o/a", 6, closed, "k5")], 5)
+        with pytest.raises(IntegrityError):  # in another partition than the new one would be
+            log.recorder.insert_events([StoredEvent("o/a", 5, closed.TOPIC, b"{}")])
+        log.append([NewEvent("o/a", 6, closed, "k6")], 5)
+        assert [(p.first, p.last) for p in log.recorder.partitions()] == [(1, 5), (6, 5 + EACH)]
+        assert log.last_version("o/a") == 6
+    made.dispose()
