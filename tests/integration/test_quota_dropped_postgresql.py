@@ -17,6 +17,9 @@ from eventsourcing.persistence import IntegrityError, StoredEvent
 pytest.importorskip("pyarrow", reason="the extra `archive` is not installed")
 
 from services.audit.archive.run import write_archive
+from services.audit.replay.findings import Findings
+from services.audit.replay.reader import LogReader
+from services.audit.sources.snapshot import snapshot
 from services.quota.application import QuotaApplication
 from services.quota.schemas import Balance, Balances, Find, Statement
 from services.quota.shards import QuotaShards
@@ -150,6 +153,11 @@ def test_every_answer_stays_as_it_was(dropping: Dropping) -> None:
     again = dropping.answers()
     assert again["log"][: len(before["log"])] == before["log"]
     assert again["found"] == before["found"]
+    # Whoever reads the database alone is told that there is a gap.
+    findings, url = Findings(), market.settings.database_url("quota")
+    with snapshot({"quota": url}) as alone:
+        LogReader(alone, "quota", lambda *_: None, findings).read_on()
+    assert any("gap" in difference.what for difference in findings.differences)
 
 
 def test_without_its_archive_it_says_so_and_goes_on(dropping: Dropping, tmp_path: Path) -> None:

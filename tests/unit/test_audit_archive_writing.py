@@ -102,8 +102,9 @@ def test_a_process_that_is_killed_goes_on(world: World, folder: Path) -> None:
         import sys
         from pathlib import Path
         import msgspec
-        from services.audit.archive import manifest, writing
+        from services.audit.archive import writing
         from services.audit.archive.databases import Rows
+        from shared.archive import manifest
         writing.PART_MAX = 20
         about = msgspec.json.decode(sys.argv[2], type=manifest.Manifest)
         with Rows(sys.argv[3]) as rows:

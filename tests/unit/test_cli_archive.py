@@ -71,6 +71,8 @@ def test_write_from_what_the_demo_left(capsys: Any, tmp_path: Path) -> None:
         (("write", "x", "--to", "quota=-1"), 2),
         (("write", "x", "--to", "quota=99999999999999999999"), 2),
         (("write", "x", "--var", "/nowhere"), 1),
+        (("drop", "/nowhere"), 1),
+        (("drop", "x", "--until", "0"), 2),
     ],
 )
 def test_refusals_say_one_sentence(capsys: Any, arguments: tuple[str, ...], code: int) -> None:
@@ -81,7 +83,7 @@ def test_refusals_say_one_sentence(capsys: Any, arguments: tuple[str, ...], code
 
 
 def test_without_the_extra_it_says_what_to_install(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith("services.audit.archive.")]:
+    for name in [name for name in sys.modules if name.startswith(("services.audit.archive.", "shared.archive."))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     code, _, err = run(capsys, "verify", "/nowhere")

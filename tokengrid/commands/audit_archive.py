@@ -192,20 +192,20 @@ def drop(
     database: Annotated[
         str,
         typer.Option(
-            help="SQLAlchemy URL, {service} is filled in. Default: the configured one (TOKENGRID_DATABASE).",
+            help="SQLAlchemy URL of quota's, {service} is filled in. Default: that of what `tokengrid up` runs.",
             show_default=False,
         ),
     ] = "",
+    var: Var = VAR,
     json: AsJson = False,
 ) -> None:
     """Drop from PostgreSQL what the archive has of a log of quota, a whole partition at a time.
 
     Every answer stays as it was if quota's processes run with TOKENGRID_ARCHIVE=FOLDER. They need not be stopped.
     """
-    given: dict[str, Any] = {"database": database} if database else {}
     logs = archive_module("shared.archive.manifest").logs_of(folder)
     shards = sum(name.partition("-")[0] == "quota" for name in logs)
-    settings = Settings(quota_shards=max(shards, 1), **given)
+    settings = Settings(database=database or _of_those_up(var).urls["quota"], quota_shards=max(shards, 1))
     with Console(stderr=True).status("dropping") as status:
         dropping = archive_module("tokengrid.dropping")
         parts = dropping.drop_archived(settings, folder, log, until=until, verifier_key=key, progress=status.update)
@@ -256,7 +256,7 @@ def _keys(texts: list[str]) -> dict[str, str]:
 
 def _of_those_up(var: Path) -> Databases:
     plan = supervise.read_plan(Path(var).absolute() / "up")
-    urls = {program.service: program.env["TOKENGRID_DATABASE"] for program in plan}
+    urls = {p.service: p.env["TOKENGRID_DATABASE"] for p in plan if "TOKENGRID_DATABASE" in p.env}
     shards = {program.env.get("TOKENGRID_QUOTA_SHARDS", "1") for program in plan if program.service == "quota"}
     return Databases(urls, int(max(shards, default="1")))
 
