@@ -25,7 +25,7 @@ def season(world: World, seed: int) -> list[str]:
     other = world.another()
     taken: list[tuple[str, str]] = []
     for day in range(1, 120, 3):
-        world.until(f"2026-{6 + day // 30:02d}-{1 + day % 30:02d} {day % 24:02d}:00")
+        world.until(f"2026-{6 + day // 30:02d}-{1 + day % 30:02d} {day % 24:02d}:00", hours=72)
         account = rng.choice(ACCOUNTS)
         try:
             if rng.random() < 0.3 or not taken:
