@@ -76,6 +76,7 @@ class World:
         self._of_billing = self.settings.model_copy(update={"database": database} if database else {})
         self.billing = BillingApplication(self._of_billing, self.clock)
         self._requests = 0
+        self._fed: dict[Callable[[list[dict[str, Any]]], int], int] = {}
         self.publish(**CATALOGUE)
 
     def close(self) -> None:
@@ -112,8 +113,11 @@ class World:
             self._feed(self.catalog, app.follow_catalog)
             self._feed(self.quota, app.follow_quota)
 
-    @staticmethod
-    def _feed(upstream: Any, apply: Callable[[list[dict[str, Any]]], int]) -> None:
+    def _feed(self, upstream: Any, apply: Callable[[list[dict[str, Any]]], int]) -> None:
+        head = upstream.log.head()
+        if self._fed.get(apply) == head:  # to ask how far it has come costs more than a quiet day
+            return
+        self._fed[apply] = head
         position = apply([])
         while page := [e._asdict() for e in upstream.log.read(position, PAGE)]:
             position = apply(page)
