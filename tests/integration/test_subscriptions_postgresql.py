@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from shared.contracts import billing as b
+from shared.contracts import subscriptions as s
 from shared.errors import AlreadySubscribed, SubscriptionNotActive, TrialUsed
 from tests.unit.subscription_world import World
 
@@ -44,7 +44,7 @@ def season(world: World, seed: int) -> list[str]:
     return world.periods() + [
         f"{type(e).__name__} {e.subscription} {e.number} {e.unused}"
         for e in world.events()
-        if isinstance(e, b.PlanPeriodCredited | b.PointsRolledOver)
+        if isinstance(e, s.PlanPeriodCredited | s.PointsRolledOver)
     ]
 
 

@@ -14,7 +14,7 @@ from services.quota.application import QuotaApplication
 from services.quota.schemas import Balance, Sweep
 from shared.clock import SHANGHAI, FrozenClock
 from shared.config import Settings
-from shared.contracts import billing as b
+from shared.contracts import subscriptions as s
 from shared.contracts.base import Event
 
 OPERATOR = "sh-telecom"
@@ -188,10 +188,10 @@ class World:
 
     def periods(self) -> list[str]:
         """Each period that took place: days in Shanghai, price, and points without their fractions."""
-        gone = {(e.subscription, e.number) for e in self.events(b.PlanPeriodCancelled)}
+        gone = {(e.subscription, e.number) for e in self.events(s.PlanPeriodCancelled)}
         return [
             f"{e.plan} {e.starts_at.astimezone(SHANGHAI):%m-%d}..{e.ends_at.astimezone(SHANGHAI):%m-%d} "
             f"{e.price_fen} fen {e.allowance // POINT} points"
-            for e in self.events(b.PlanPeriodStarted)
+            for e in self.events(s.PlanPeriodStarted)
             if (e.subscription, e.number) not in gone
         ]
