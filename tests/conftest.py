@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 pytest.register_assert_rewrite("tests.messaging_behaviour")
-pytest_plugins = ["tests.fixtures_servers", "tests.fixtures_archive"]
+pytest_plugins = ["tests.fixtures_servers", "tests.fixtures_archive", "tests.fixtures_migrations"]
 
 SEED = int(os.environ.get("TOKENGRID_TEST_SEED", random.SystemRandom().randrange(2**32)))
 

@@ -1,7 +1,8 @@
 """Fixtures: real RabbitMQ and PostgreSQL servers, private to this test run.
 
 Loaded by the root conftest: `pytest_plugins = ["tests.fixtures_servers"]`. A server starts when the first
-test asks for it and ends with the run. A test gets a vhost and a database that no other test has seen.
+test asks for it and ends with the run. A test gets a vhost and a database that no other test has seen. Of each kind
+there is one server that nobody may touch and one that tests may stop and kill: a start costs seconds.
 
 What a missing program means: it is installed where we may, else the test fails and says what to do.
 """
@@ -16,7 +17,9 @@ from itertools import count
 from pathlib import Path
 
 import psutil
+import psycopg
 import pytest
+from psycopg import sql
 
 from shared.config import Settings
 from tokengrid.servers import PostgreSQL, RabbitMQ
@@ -24,6 +27,7 @@ from tokengrid.servers.install import ensure
 
 PREFIX = "tokengrid-tests-"
 VHOSTS_AT_ONCE = 32  # creating any number of vhosts takes a second; at the server's start it is free
+VHOSTS_TO_BREAK = 16  # one for each test that has a broker for itself
 _vhost_numbers = count(1)
 _database_numbers = count(1)
 
@@ -50,18 +54,33 @@ def postgresql(servers_folder: Path) -> Iterator[PostgreSQL]:
     yield from _running_postgresql(servers_folder / "postgresql")
 
 
-@pytest.fixture
-def own_rabbitmq(servers_folder: Path) -> Iterator[RabbitMQ]:
-    """A RabbitMQ for one test, which may stop, kill and start it."""
-    yield from _running_rabbitmq(Path(tempfile.mkdtemp(prefix="rabbitmq-", dir=servers_folder)))
+@pytest.fixture(scope="session")
+def rabbitmq_to_break(servers_folder: Path) -> Iterator[RabbitMQ]:
+    """Use `own_rabbitmq`, which is this one in a known state."""
+    yield from _running_rabbitmq(servers_folder / "rabbitmq-to-break", spare_vhosts=VHOSTS_TO_BREAK)
 
 
 @pytest.fixture
-def own_postgresql(servers_folder: Path) -> Iterator[PostgreSQL]:
-    """A PostgreSQL for one test, which may stop, kill and start it."""
-    folder = Path(tempfile.mkdtemp(prefix="postgresql-", dir=servers_folder))
-    folder.chmod(0o711)
-    yield from _running_postgresql(folder)
+def own_rabbitmq(rabbitmq_to_break: RabbitMQ) -> RabbitMQ:
+    """A running RabbitMQ that the test has for itself, to stop, kill and start; its `uri` is of a vhost never used."""
+    rabbitmq_to_break.start()
+    rabbitmq_to_break.vhosts.pop(0)
+    assert rabbitmq_to_break.vhosts, "there are more such tests now: raise VHOSTS_TO_BREAK"
+    return rabbitmq_to_break
+
+
+@pytest.fixture(scope="session")
+def postgresql_to_break(servers_folder: Path) -> Iterator[PostgreSQL]:
+    """Use `own_postgresql`, which is this one in a known state."""
+    yield from _running_postgresql(servers_folder / "postgresql-to-break")
+
+
+@pytest.fixture
+def own_postgresql(postgresql_to_break: PostgreSQL) -> PostgreSQL:
+    """A running, empty PostgreSQL that the test has for itself, to stop, kill and start."""
+    postgresql_to_break.start()
+    _empty(postgresql_to_break)
+    return postgresql_to_break
 
 
 @pytest.fixture
@@ -129,6 +148,17 @@ def _running_postgresql(folder: Path) -> Iterator[PostgreSQL]:
         yield server
     finally:
         server.remove()
+
+
+def _empty(server: PostgreSQL) -> None:
+    """Drop every database and role that a test made, by whichever way."""
+    plain = server.admin_url().replace("+psycopg", "")
+    with psycopg.connect(plain, autocommit=True, connect_timeout=5) as connection:
+        made = "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname <> 'postgres'"
+        for (name,) in connection.execute(made).fetchall():
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        for (name,) in connection.execute("SELECT rolname FROM pg_roles WHERE rolcanlogin AND NOT rolsuper").fetchall():
+            connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
 
 def _remove_abandoned() -> None:

@@ -11,15 +11,13 @@ from services.billing.questions import (
     BillPage,
     Bills,
     ChargeFile,
-    CloseStatus,
-    DraftBills,
     Focus,
-    Renew,
     Settlement,
     Statements,
-    SubscriptionsOf,
     UsageOf,
 )
+from services.billing.schemas_closing import CLOSING_METHODS, DryRunAnswer
+from services.billing.schemas_subscriptions import SUBSCRIPTION_METHODS
 from shared.contracts import billing as b
 from shared.contracts.answers import Position, Receipt, execute
 from shared.contracts.base import (
@@ -39,25 +37,14 @@ from shared.contracts.base import (
 )
 from shared.contracts.methods import Method
 from shared.errors import (
-    AccountClosed,
-    AlreadySubscribed,
     BillSettled,
     BillVoid,
     Conflict,
-    DeadlineExceeded,
     IdempotencyConflict,
     LimitExceeded,
     MalformedCommand,
-    NotCaughtUp,
-    PeriodOpen,
-    SubscriptionNotActive,
-    TrialUsed,
-    Unavailable,
     UnknownAccount,
     UnknownBill,
-    UnknownOperator,
-    UnknownPlan,
-    UnknownSubscription,
 )
 
 # --- answers ---------------------------------------------------------------------------------
@@ -66,91 +53,6 @@ BillStatus = Annotated[
     Literal["issued", "paid", "void"],
     Meta(description="`void`: it was made void; `paid`: nothing is due on it, or never was; else `issued`"),
 ]
-Pair = Annotated[str, Meta(pattern=r"^[^/]+/[^/]+\Z", description="`home/serving`")]
-
-
-class RunAnswer(Answer, frozen=True, kw_only=True):
-    """A bounded piece of a month's close. `position`: the log's, once it is stored."""
-
-    period: Period
-    quota_position: Count
-    issued: Count
-    remaining: Count
-    position: Position
-
-
-class BillRunAnswer(RunAnswer, frozen=True, kw_only=True):
-    """Bills issued by this call and still `remaining`. `numbers`: first and last of this call, or none. `quota_log`:
-    the log of which `quota_position` is a position."""
-
-    operator: Slug
-    quota_log: Slug
-    numbers: Annotated[tuple[Reference, ...], Meta(max_length=2)]
-
-
-class StatementRunAnswer(RunAnswer, frozen=True, kw_only=True):
-    """Statements issued by this call and still `remaining`. `quota_positions`: the cut-offs, one for each shard of
-    quota; `quota_position` is their sum."""
-
-    quota_positions: tuple[Position, ...]
-    statements: tuple[Pair, ...]
-
-
-class DryRunAnswer(Answer, frozen=True, kw_only=True):
-    """A bill without a number."""
-
-    bill: b.Bill
-    bill_sha256: Sha256
-
-
-class DraftList(Answer, frozen=True, kw_only=True):
-    """Drafts in order of account names; the `last` account among them; whether there are `more`. `quota_position`: the
-    cut-off in `quota_log`."""
-
-    operator: Slug
-    period: Period
-    quota_log: Slug
-    quota_position: Position
-    drafts: tuple[DryRunAnswer, ...]
-    last: Reference
-    more: bool
-
-
-class ShardClose(Answer, frozen=True, kw_only=True):
-    """The accounts of one shard of quota that have a bill for the period, or are to get one.
-
-    `cut_off`: of the bill that was issued last, to go on with; 0 where none stands. `followed`: how far billing has
-    followed `quota_log`. `accounts` = `billed` + `remaining`, those that are without a bill as of the cut-off, or as of
-    now where there is none; `late`: accounts without a bill that became known behind the cut-off.
-    """
-
-    quota_log: Slug
-    followed: Position
-    cut_off: Position
-    accounts: Count
-    billed: Count
-    remaining: Count
-    late: Count
-
-
-class OperatorClose(Answer, frozen=True, kw_only=True):
-    """An operator's bills that stand, how many are void, and its accounts by shard of quota."""
-
-    operator: Slug
-    bills: Count
-    void: Count
-    total_fen: FenSum
-    vat_fen: FenSum
-    shards: tuple[ShardClose, ...]
-
-
-class CloseStatusAnswer(Answer, frozen=True, kw_only=True):
-    """Operators by name; how many statements were issued, and the cut-offs of the last one, by shard of quota."""
-
-    period: Period
-    operators: tuple[OperatorClose, ...]
-    statements: Count
-    statement_cut_offs: tuple[Position, ...]
 
 
 class Payment(Answer, frozen=True, kw_only=True):
@@ -301,35 +203,6 @@ class UsageAnswer(Answer, frozen=True, kw_only=True):
     quota_log: Slug
 
 
-class SubscriptionRow(Answer, frozen=True, kw_only=True):
-    """A subscription as it stands now. `period`: the number of the one that runs or ran last, 0 before the first, from
-    `starts_at` to `ends_at`; `next_plan` takes its place at the period's end."""
-
-    subscription: Name
-    plan: Slug
-    status: Literal["waiting", "active", "paused", "ended"]
-    period: Count
-    starts_at: Instant | None
-    ends_at: Instant | None
-    next_plan: Reference
-
-
-class SubscriptionList(Answer, frozen=True, kw_only=True):
-    """In the order in which they were taken; and what is left of the account's money credits, fen."""
-
-    subscriptions: tuple[SubscriptionRow, ...]
-    credit_fen: FenSum
-
-
-class Renewed(Answer, frozen=True, kw_only=True):
-    """How much was done: subscriptions looked at, periods settled, orders that quota carried out. Repeat until nothing
-    was."""
-
-    advanced: Count
-    settled: Count
-    ordered: Count
-
-
 class Followed(Answer, frozen=True, kw_only=True):
     """How far the other logs are followed. `quota_shards`: each shard's of quota; `quota` is their sum."""
 
@@ -345,30 +218,8 @@ class Status(Answer, frozen=True, kw_only=True):
     followed: Followed
 
 
-OF_SUBSCRIPTION = (
-    MalformedCommand,
-    UnknownAccount,
-    IdempotencyConflict,
-    UnknownSubscription,
-    SubscriptionNotActive,
-    Conflict,
-)
-
 METHODS: tuple[Method, ...] = (
-    Method(
-        "issue_bills",
-        b.IssueBills,
-        "What was issued. Repeat until `remaining` is 0; a call may issue fewer than `limit`.",
-        BillRunAnswer,
-        (MalformedCommand, UnknownOperator, PeriodOpen, NotCaughtUp, LimitExceeded, Conflict),
-    ),
-    Method(
-        "dry_run",
-        b.DryRun,
-        "The bill as it would be, and its hash.",
-        DryRunAnswer,
-        (MalformedCommand, UnknownAccount),
-    ),
+    *CLOSING_METHODS,
     Method(
         "pay",
         b.Pay,
@@ -386,13 +237,6 @@ METHODS: tuple[Method, ...] = (
         receipt=Receipt,
     ),
     Method(
-        "settle_period",
-        b.SettlePeriod,
-        "What was issued. Repeat until `remaining` is 0.",
-        StatementRunAnswer,
-        (MalformedCommand, PeriodOpen, NotCaughtUp, LimitExceeded, Conflict),
-    ),
-    Method(
         "void",
         b.Void,
         "The receipt.",
@@ -408,74 +252,8 @@ METHODS: tuple[Method, ...] = (
         (MalformedCommand, UnknownAccount, IdempotencyConflict, LimitExceeded, Conflict),
         receipt=Receipt,
     ),
-    Method(
-        "subscribe",
-        b.Subscribe,
-        "The receipt of the subscription.",
-        b.SubscriptionStarted,
-        (
-            MalformedCommand,
-            UnknownAccount,
-            IdempotencyConflict,
-            AccountClosed,
-            UnknownPlan,
-            AlreadySubscribed,
-            TrialUsed,
-            LimitExceeded,
-            Conflict,
-        ),
-        receipt=Receipt,
-    ),
-    Method(
-        "change_subscription",
-        b.ChangeSubscription,
-        "The receipt.",
-        b.SubscriptionChanged,
-        (*OF_SUBSCRIPTION, UnknownPlan, AlreadySubscribed),
-        receipt=Receipt,
-    ),
-    Method(
-        "pause_subscription",
-        b.PauseSubscription,
-        "The receipt.",
-        b.SubscriptionPaused,
-        OF_SUBSCRIPTION,
-        receipt=Receipt,
-    ),
-    Method(
-        "resume_subscription",
-        b.ResumeSubscription,
-        "The receipt.",
-        b.SubscriptionResumed,
-        OF_SUBSCRIPTION,
-        receipt=Receipt,
-    ),
-    Method(
-        "end_subscription", b.EndSubscription, "The receipt.", b.SubscriptionEnded, OF_SUBSCRIPTION, receipt=Receipt
-    ),
+    *SUBSCRIPTION_METHODS,
     execute(MalformedCommand, LimitExceeded, Conflict),
-    Method("renew", Renew, "What was done.", Renewed, (MalformedCommand, Unavailable, DeadlineExceeded)),
-    Method(
-        "subscriptions",
-        SubscriptionsOf,
-        "Subscriptions and credit.",
-        SubscriptionList,
-        (MalformedCommand, UnknownAccount),
-    ),
-    Method(
-        "draft_bills",
-        DraftBills,
-        "A page of drafts, each with its hash.",
-        DraftList,
-        (MalformedCommand, UnknownOperator, NotCaughtUp),
-    ),
-    Method(
-        "close_status",
-        CloseStatus,
-        "Operators and statements.",
-        CloseStatusAnswer,
-        (MalformedCommand, UnknownOperator),
-    ),
     Method("bill", BillOf, "The bill and its account.", BillAnswer, (MalformedCommand, UnknownBill)),
     Method("bill_page", BillPage, "The page.", BillHtml, (MalformedCommand, UnknownBill)),
     Method("bills", Bills, "A page of bills.", BillList, (MalformedCommand,)),

@@ -15,8 +15,8 @@ from services.billing import tables as t
 from services.billing.domain.cycle import day_in_shanghai
 from services.billing.domain.metering import microseconds
 from shared.clock import period_of
-from shared.contracts import billing as b
 from shared.contracts import quota as q
+from shared.contracts import subscriptions as s
 from shared.contracts.base import Scope
 from shared.eventstore.log import LoggedEvent
 from shared.eventstore.rows import upsert
@@ -31,7 +31,7 @@ def fold(connection: sa.Connection, page: Sequence[LoggedEvent]) -> None:
     heard = [logged for logged in page if logged.stream.startswith(STREAM)]
     # Whole periods come in thousands, at midnight; what else happens to a subscription is rare.
     for run in _runs(heard):
-        if isinstance(run[0].event, b.PlanPeriodStarted):
+        if isinstance(run[0].event, s.PlanPeriodStarted):
             _begin(connection, run)
         else:
             for logged in run:
@@ -49,8 +49,8 @@ def _runs(heard: Sequence[LoggedEvent]) -> Iterator[list[LoggedEvent]]:
     run: list[LoggedEvent] = []
     streams: set[str] = set()
     for logged in heard:
-        begins = logged.topic == b.PlanPeriodStarted.TOPIC
-        if run and (begins != (run[0].topic == b.PlanPeriodStarted.TOPIC) or logged.stream in streams):
+        begins = logged.topic == s.PlanPeriodStarted.TOPIC
+        if run and (begins != (run[0].topic == s.PlanPeriodStarted.TOPIC) or logged.stream in streams):
             yield run
             run, streams = [], set()
         run.append(logged)
@@ -64,7 +64,7 @@ def _begin(connection: sa.Connection, run: Sequence[LoggedEvent]) -> None:
     charges, due, orders, unsettled = [], [], [], []
     for logged in run:
         event = logged.event
-        assert isinstance(event, b.PlanPeriodStarted)
+        assert isinstance(event, s.PlanPeriodStarted)
         who = _who(logged)
         charges.append(who | _charge(logged.position, event))
         row = _due(logged, event.subscription, event.plan, microseconds(event.ends_at))
@@ -95,7 +95,7 @@ def _begin(connection: sa.Connection, run: Sequence[LoggedEvent]) -> None:
         connection.execute(sa.insert(t.unsettled), unsettled)
 
 
-def _charge(position: int, event: b.PlanPeriodStarted) -> dict[str, Any]:
+def _charge(position: int, event: s.PlanPeriodStarted) -> dict[str, Any]:
     first, after = day_in_shanghai(event.starts_at), day_in_shanghai(event.ends_at)
     return {
         "position": position,
@@ -124,7 +124,7 @@ def _charge(position: int, event: b.PlanPeriodStarted) -> dict[str, Any]:
     }
 
 
-def _grant_order(position: int, who: dict[str, str], event: b.PlanPeriodStarted) -> dict[str, Any]:
+def _grant_order(position: int, who: dict[str, str], event: s.PlanPeriodStarted) -> dict[str, Any]:
     command = q.Grant(
         operator=who["operator"],
         account=who["account"],
@@ -147,7 +147,7 @@ def _order(kind: str, name: str, position: int, command: q.QuotaCommand) -> dict
     return {"kind": kind, "name": name, "position": position, "command": msgspec.json.encode(command).decode()}
 
 
-def _unsettled(kind: str, position: int, event: b.PlanPeriodStarted) -> dict[str, Any]:
+def _unsettled(kind: str, position: int, event: s.PlanPeriodStarted) -> dict[str, Any]:
     """`terms`: of the points that may roll over."""
     terms = {"scope": event.scope, "priority": max(0, event.priority - 1), "plan": event.plan}
     made = msgspec.json.encode(terms | {"plan_version": event.plan_version}).decode()
@@ -158,15 +158,15 @@ def _unsettled(kind: str, position: int, event: b.PlanPeriodStarted) -> dict[str
 def _happen(connection: sa.Connection, logged: LoggedEvent) -> None:
     event, who = logged.event, _who(logged)
     match event:
-        case b.PlanPeriodCancelled():
+        case s.PlanPeriodCancelled():
             _cut(connection, logged, microseconds(event.at))
             _undo(connection, logged, event.number, {"kind": "cancelled"})
             _withdraw(connection, logged, event.number)
             _settled(connection, who, event)
-        case b.PlanPeriodCut():
+        case s.PlanPeriodCut():
             _cut(connection, logged, microseconds(event.at))
             _withdraw(connection, logged, event.number)
-        case b.PlanPeriodCredited():
+        case s.PlanPeriodCredited():
             known = {
                 "left_days": event.left_days,
                 "unused": event.unused,
@@ -174,11 +174,11 @@ def _happen(connection: sa.Connection, logged: LoggedEvent) -> None:
             }
             _undo(connection, logged, event.number, {"kind": "credited", **known})
             _settled(connection, who, event)
-        case b.PointsRolledOver():
+        case s.PointsRolledOver():
             if event.grant:
                 _roll_over(connection, logged, event)
             _settled(connection, who, event)
-        case b.SubscriptionStarted():
+        case s.SubscriptionStarted():
             row = _due(logged, event.subscription, event.plan, microseconds(event.starts_at))
             connection.execute(sa.insert(t.subscriptions), [row | {"taken": logged.position}])
             return
@@ -225,7 +225,7 @@ def _withdraw(connection: sa.Connection, logged: LoggedEvent, number: int) -> No
     upsert(connection, t.unsettled, [row], lambda new: {"kind": new.kind, "position": new.position})
 
 
-def _roll_over(connection: sa.Connection, logged: LoggedEvent, event: b.PointsRolledOver) -> None:
+def _roll_over(connection: sa.Connection, logged: LoggedEvent, event: s.PointsRolledOver) -> None:
     who = _who(logged)
     c = t.unsettled.c
     found = connection.execute(

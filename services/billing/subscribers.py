@@ -19,7 +19,7 @@ from services.billing.domain.subscription import Subscriptions
 from services.billing.subscribed import STREAM
 from shared.catalogue.copy import CatalogueCopy
 from shared.config import Settings
-from shared.contracts import billing as b
+from shared.contracts import subscriptions as s
 from shared.contracts.base import Command, Event
 from shared.errors import AccountClosed, UnknownAccount
 from shared.eventstore.intake import occurred
@@ -27,7 +27,7 @@ from shared.eventstore.log import EventLog, NewEvent
 from shared.eventstore.rows import among
 
 INWARD = (Advance, SettlePeriod, DropPeriod, CloseOff)
-Wanted = b.Subscribe | b.SubscriptionCommand | b.ResumeSubscription | Inward
+Wanted = s.Subscribe | s.SubscriptionCommand | s.ResumeSubscription | Inward
 STREAM_PAGE = 1000  # events of an account's subscriptions: a hundred years of one plan
 
 
@@ -86,7 +86,7 @@ class Subscribers:
             at = occurred(command.occurred_at, now, self._settings)
             if who not in self._accounts:
                 raise UnknownAccount(f"no account {'/'.join(who)}", {"operator": who[0], "account": who[1]})
-            if closed and isinstance(command, b.Subscribe):
+            if closed and isinstance(command, s.Subscribe):
                 raise AccountClosed(f"account {'/'.join(who)} is closed")
         context = Context(
             at=at,
@@ -117,7 +117,7 @@ class Subscribers:
 
     def evolve(self, stream: str, version: int, event: Event) -> None:
         """Fold one event of what is in memory."""
-        if isinstance(event, b.TrialTaken):
+        if isinstance(event, s.TrialTaken):
             self._trials[stream] = True
         state = self._states.get(stream)
         if state is not None and version == state.version + 1:

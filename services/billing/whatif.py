@@ -27,6 +27,7 @@ from services.billing.subscribed import STREAM, account_of
 from services.billing.usage import UsageProjection
 from shared.clock import period_bounds
 from shared.contracts import billing as b
+from shared.contracts import subscriptions as s
 from shared.contracts.catalog import Catalogue
 from shared.errors import MalformedCommand
 from shared.eventstore.log import LoggedEvent
@@ -161,7 +162,7 @@ class _Books:
 
     def _subscribed(self, logged: LoggedEvent) -> None:
         event, state = logged.event, self._subscriptions.setdefault(logged.stream, Subscriptions())
-        if isinstance(event, b.PlanPeriodStarted) and self._bounds[0] <= event.starts_at < self._bounds[1]:
+        if isinstance(event, s.PlanPeriodStarted) and self._bounds[0] <= event.starts_at < self._bounds[1]:
             subscription = state.by_name[event.subscription]
             months = subscription.months if event.plan == subscription.plan else 0
             self.begun.setdefault(account_of(logged.stream), []).append(Begun(event, months))

@@ -12,6 +12,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import pytest
 
 from services.billing.focus.check import check_focus
 from tests.waiting import eventually
+from tokengrid import cli
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -44,8 +46,8 @@ def environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT)}
 
 
-def tokengrid(*arguments: str, exit_code: int = 0) -> str:
-    """What a command prints."""
+def process(*arguments: str, exit_code: int = 0) -> str:
+    """What a command prints that is a process of its own."""
     done = subprocess.run(
         command(*arguments), env=environment(), capture_output=True, text=True, timeout=240, check=False
     )
@@ -53,9 +55,16 @@ def tokengrid(*arguments: str, exit_code: int = 0) -> str:
     return done.stdout
 
 
-def demo(var: Path, *arguments: str) -> dict[str, Any]:
+def tokengrid(*arguments: str) -> str:
+    """What a command prints, without a process: it takes seconds to start one."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert cli.run(arguments) == 0
+    return printed.getvalue()
+
+
+def demo(var: Path, *arguments: str, run: Callable[..., str] = tokengrid) -> dict[str, Any]:
     """The report of a run."""
-    report: dict[str, Any] = json.loads(tokengrid("demo", "--json", "--var", str(var), *arguments))
+    report: dict[str, Any] = json.loads(run("demo", "--json", "--var", str(var), *arguments))
     return report
 
 
@@ -66,7 +75,7 @@ def var(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(var: Path) -> dict[str, Any]:
-    return demo(var, *SMALL)
+    return demo(var, *SMALL, run=process)
 
 
 def test_the_report_has_every_figure(report: dict[str, Any]) -> None:
@@ -145,7 +154,8 @@ def test_the_month_in_focus_costs_what_its_bills_say(var: Path, tmp_path: Path) 
 
 
 def test_a_second_run_starts_clean_and_comes_to_the_same(tmp_path: Path) -> None:
-    found = [demo(tmp_path, "--seed", "9", "--calls", "200", "--accounts", "20") for _ in range(2)]
+    small = (tmp_path, "--seed", "9", "--calls", "100", "--accounts", "10")
+    found = [demo(*small), demo(*small, run=process)]  # a process has hashes of its own
     for each in found:  # how often a log is sealed goes by the clock on the wall
         each["events"] -= each["events_by_log"].pop("audit")
     first, second = ({k: v for k, v in each.items() if k not in MEASURED} for each in found)
@@ -159,8 +169,8 @@ def test_another_seed_gives_another_month(tmp_path: Path, report: dict[str, Any]
 
 
 def test_a_person_without_a_terminal_gets_plain_lines(tmp_path: Path) -> None:
-    shown = tokengrid("demo", "--calls", "50", "--accounts", "10", "--var", str(tmp_path))
-    assert "replaying the calls: 50 calls in " in shown
+    shown = process("demo", "--calls", "20", "--accounts", "10", "--var", str(tmp_path))
+    assert "replaying the calls: 20 calls in " in shown
     assert "everything agrees" in shown
     assert "\x1b" not in shown
 
@@ -178,7 +188,7 @@ def test_broken_lines_are_reported_with_their_numbers_and_the_rest_runs(tmp_path
 
 
 def test_an_interrupt_ends_it_with_one_line_and_leaves_no_process(tmp_path: Path) -> None:
-    process = subprocess.Popen(
+    running = subprocess.Popen(
         command("demo", "--var", str(tmp_path)),
         env=environment(),
         stdout=subprocess.PIPE,
@@ -188,12 +198,12 @@ def test_an_interrupt_ends_it_with_one_line_and_leaves_no_process(tmp_path: Path
     )
     try:
         eventually(lambda: (tmp_path / "demo" / "billing.db").exists(), within_s=60)
-        process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=20)
+        running.send_signal(signal.SIGINT)
+        _, told = running.communicate(timeout=20)
     finally:
-        process.kill()
-    assert (process.returncode, told.strip()) == (130, "Interrupted.")
-    assert [each.pid for each in psutil.process_iter() if _session_of(each.pid) == process.pid] == []
+        running.kill()
+    assert (running.returncode, told.strip()) == (130, "Interrupted.")
+    assert [each.pid for each in psutil.process_iter() if _session_of(each.pid) == running.pid] == []
     assert demo(tmp_path, "--calls", "20", "--accounts", "5")["audit_ok"]  # and nothing stands in the next one's way
 
 
@@ -217,6 +227,6 @@ def test_the_first_calls_of_a_published_trace_run(tmp_path: Path, name: str) -> 
 @published
 @pytest.mark.skipif("TOKENGRID_SOAK_SEEDS" not in os.environ, reason="a minute of one core: in `make soak`")
 def test_a_whole_published_trace_runs_in_bounded_memory(tmp_path: Path) -> None:
-    found = demo(tmp_path, "--trace", str(REFERENCE / "azure2023_dev.csv"))
+    found = demo(tmp_path, "--trace", str(REFERENCE / "azure2023_dev.csv"), run=process)
     assert (found["calls"], found["accounts"], found["audit_ok"]) == (22_436, 1_000, True)
     assert found["rss_mb_max"] < 600

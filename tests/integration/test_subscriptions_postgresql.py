@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from shared.contracts import billing as b
+from shared.contracts import subscriptions as s
 from shared.errors import AlreadySubscribed, SubscriptionNotActive, TrialUsed
 from tests.unit.subscription_world import World
 
@@ -25,7 +25,7 @@ def season(world: World, seed: int) -> list[str]:
     other = world.another()
     taken: list[tuple[str, str]] = []
     for day in range(1, 120, 3):
-        world.until(f"2026-{6 + day // 30:02d}-{1 + day % 30:02d} {day % 24:02d}:00")
+        world.until(f"2026-{6 + day // 30:02d}-{1 + day % 30:02d} {day % 24:02d}:00", hours=72)
         account = rng.choice(ACCOUNTS)
         try:
             if rng.random() < 0.3 or not taken:
@@ -44,7 +44,7 @@ def season(world: World, seed: int) -> list[str]:
     return world.periods() + [
         f"{type(e).__name__} {e.subscription} {e.number} {e.unused}"
         for e in world.events()
-        if isinstance(e, b.PlanPeriodCredited | b.PointsRolledOver)
+        if isinstance(e, s.PlanPeriodCredited | s.PointsRolledOver)
     ]
 
 

@@ -109,6 +109,30 @@ def test_a_service_that_cannot_start_is_reported_with_its_log_and_what_ran_befor
     answered(echo)
 
 
+def test_its_secrets_are_readable_by_its_owner_alone(var: Path) -> None:
+    for file in (var / "up").glob("*.json"):
+        assert file.stat().st_mode & 0o077 == 0, file
+
+
+def test_the_signing_key_is_given_to_no_service_but_its_owner(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKENGRID_AUDIT_KEY", "a secret")
+    monkeypatch.setenv("TOKENGRID_LOG_LEVEL", "ERROR")
+    shape.up(var, {"echo": 2}, programs=ECHO)
+    plan = supervise.read_plan(var / "up")
+    assert plan
+    assert all(program.env["TOKENGRID_LOG_LEVEL"] == "ERROR" for program in plan)
+    assert all("TOKENGRID_AUDIT_KEY" not in program.env for program in plan)
+
+
+def test_a_second_up_at_the_same_time_is_refused(var: Path) -> None:
+    def meanwhile(line: str) -> None:
+        with pytest.raises(SetupFailed, match="Another `up` or `down` is at work"):
+            shape.down(var)
+
+    shape.up(var, {"echo": 2}, meanwhile, programs=ECHO)
+
+
+# --- going down: the last ones, since what is down has to be started again ------------------------
 def test_down_leaves_no_process_and_is_harmless_when_repeated(var: Path) -> None:
     before = marks(var)
     family = [*before, *(child for mark in before for child in mark.descendants())]
@@ -127,56 +151,25 @@ def test_after_a_killed_supervisor_down_still_ends_every_service(var: Path) -> N
     assert [mark for mark in before if mark.alive] == []
 
 
-def test_its_secrets_are_readable_by_its_owner_alone(var: Path) -> None:
-    for file in (var / "up").glob("*.json"):
-        assert file.stat().st_mode & 0o077 == 0, file
-
-
-def test_the_signing_key_is_given_to_no_service_but_its_owner(var: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TOKENGRID_AUDIT_KEY", "a secret")
-    monkeypatch.setenv("TOKENGRID_LOG_LEVEL", "ERROR")
-    shape.up(var, {"echo": 2}, programs=ECHO)
-    plan = supervise.read_plan(var / "up")
-    assert plan
-    assert all(program.env["TOKENGRID_LOG_LEVEL"] == "ERROR" for program in plan)
-    assert all("TOKENGRID_AUDIT_KEY" not in program.env for program in plan)
-
-
-@pytest.fixture
-def new_var(servers_folder: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
-    var = servers_folder / f"var-{request.node.name[:20]}"
-    yield var
-    shape.down(var)
-    PostgreSQL(var / "up" / "postgresql").remove()
-
-
-def test_an_interrupted_up_leaves_nothing_running(new_var: Path) -> None:
+def test_an_interrupted_up_leaves_nothing_running(module_var: Path) -> None:
     seen: list[process.Mark] = []
 
     def interrupt(line: str) -> None:
-        seen.extend(marks(new_var))
+        seen.extend(marks(module_var))
         if line.startswith("echo: answers"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        shape.up(new_var, progress=interrupt, programs=ECHO)
+        shape.up(module_var, progress=interrupt, programs=ECHO)
     assert len(seen) > 2
     assert [mark for mark in seen if mark.alive] == []
-    assert running(new_var) == {}
+    assert running(module_var) == {}
 
 
 def test_down_where_nothing_ever_ran_creates_nothing(tmp_path: Path) -> None:
     shape.down(tmp_path)
     assert shape.status(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_second_up_at_the_same_time_is_refused(var: Path) -> None:
-    def meanwhile(line: str) -> None:
-        with pytest.raises(SetupFailed, match="Another `up` or `down` is at work"):
-            shape.down(var)
-
-    shape.up(var, {"echo": 2}, meanwhile, programs=ECHO)
 
 
 @pytest.mark.parametrize("replicas", [{"quotta": 1}, {"echo": 0}, {"echo": 33}])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shared.contracts import billing as b
+from shared.contracts import subscriptions as s
 from shared.errors import (
     AccountClosed,
     AlreadySubscribed,
@@ -109,7 +109,7 @@ class TestTaking:
         world.at("2026-06-10")
         world.publish("2026-06-20T00:00:00Z", plans=[plan("small", fee_fen=3300)])
         world.until("2026-07-02")
-        assert [e.plan_version for e in world.events(b.PlanPeriodStarted)] == [1, 2]
+        assert [e.plan_version for e in world.events(s.PlanPeriodStarted)] == [1, 2]
         assert world.periods()[1] == "small 07-01..08-01 3300 fen 30000 points"
 
 
@@ -157,14 +157,14 @@ class TestChanging:
         assert (world.available(), world.status()[0]["next_plan"]) == (30_000, "large")
         world.until("2026-07-02")
         assert world.periods()[1] == "large 07-01..08-01 6200 fen 62000 points"
-        assert world.events(b.PlanPeriodCut) == []
+        assert world.events(s.PlanPeriodCut) == []
 
     def test_at_once_both_are_paid_by_their_days(self, world: World) -> None:
         name = world.take("small")
         world.at("2026-06-21 18:00")
         world.ask("change_subscription", subscription=name, plan="large", at_once=True)
         assert world.periods()[1] == "large 06-21..07-01 2067 fen 20666 points"
-        (credited,) = world.events(b.PlanPeriodCredited)
+        (credited,) = world.events(s.PlanPeriodCredited)
         assert (credited.left_days, credited.unused, credited.fen) == (10, 30_000 * POINT, 1000)
         assert world.available() == 20_666
 
@@ -173,7 +173,7 @@ class TestChanging:
         world.at("2026-06-02")
         world.use(27_000)
         world.ask("change_subscription", subscription=name, plan="large", at_once=True)
-        (credited,) = world.events(b.PlanPeriodCredited)
+        (credited,) = world.events(s.PlanPeriodCredited)
         assert (credited.left_days, credited.unused, credited.fen) == (29, 3_000 * POINT, 300)
 
     def test_a_change_can_be_taken_back_before_it_holds(self, world: World) -> None:
@@ -187,7 +187,7 @@ class TestChanging:
         name = world.take("small")
         world.ask("change_subscription", subscription=name, plan="welcome")
         world.until("2026-08-02")
-        assert [e.phase for e in world.events(b.PlanPeriodStarted)] == [0, 1, 2]
+        assert [e.phase for e in world.events(s.PlanPeriodStarted)] == [0, 1, 2]
 
     def test_a_change_that_was_worked_out_and_taken_back_leaves_the_first_months_as_they_were(
         self, tmp_path: Path
@@ -241,7 +241,7 @@ class TestPausing:
         world.ask("resume_subscription", subscription=name)
         world.until("2026-07-21")
         assert [p.split()[1] for p in world.periods()] == ["06-01..07-01", "06-20..07-20", "07-20..08-20"]
-        assert [e.fen for e in world.events(b.PlanPeriodCredited)] == [2000]
+        assert [e.fen for e in world.events(s.PlanPeriodCredited)] == [2000]
 
     def test_resumed_before_it_has_begun_nothing_has_happened(self, world: World) -> None:
         name = world.take("small")
@@ -264,7 +264,7 @@ class TestEnding:
         name = world.take("small")
         world.at("2026-06-16")
         world.ask("end_subscription", subscription=name, at_once=True)
-        assert (world.available(), [e.fen for e in world.events(b.PlanPeriodCredited)]) == (0, [1500])
+        assert (world.available(), [e.fen for e in world.events(s.PlanPeriodCredited)]) == (0, [1500])
 
     def test_before_it_has_begun_it_never_begins(self, world: World) -> None:
         name = world.take("small", starts_at="2026-06-20T16:00:00Z")
@@ -303,7 +303,7 @@ class TestRollover:
         name = world.take("rolling")
         world.ask("end_subscription", subscription=name)
         world.until("2026-07-02")
-        (rolled,) = world.events(b.PointsRolledOver)
+        (rolled,) = world.events(s.PointsRolledOver)
         assert (rolled.unused, rolled.amount, world.available()) == (30_000 * POINT, 0, 0)
 
 
@@ -353,7 +353,7 @@ class TestOnce:
             world.until("2026-11-05", hours=steps)
             found = [
                 (e.subscription, e.number, e.starts_at, e.ends_at, e.plan_version, e.price_fen, e.allowance)
-                for e in world.events(b.PlanPeriodStarted)
+                for e in world.events(s.PlanPeriodStarted)
             ]
             world.close()
             return sorted(found)

@@ -28,7 +28,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.catalog.domain.daytime import Window, covered, shanghai_minutes, standard_and_off_peak
-from services.catalog.prices import SOURCE_KEYS, Unpriced, Wanted, extract, list_price, provenance, rate, rate_card
+from services.catalog.extraction import SOURCE_KEYS, Unpriced, extract, list_price
+from services.catalog.prices import Wanted, provenance, rate, rate_card
 from services.catalog.sample import AS_OF, FEN_PER_USD
 from shared.catalogue.view import applicable_rates
 from shared.contracts.base import Rates, Usage

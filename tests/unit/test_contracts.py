@@ -20,7 +20,7 @@ from shared.messaging.lane import Lane
 from shared.messaging.rpc import Rpc
 
 for _service in SERVICES:
-    importlib.import_module(f"shared.contracts.{_service}")
+    importlib.import_module(f"services.{_service}.schemas")
 
 STRUCTS = [*base.EVENTS.values(), *(c for commands in base.COMMANDS.values() for c in commands.values())]
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

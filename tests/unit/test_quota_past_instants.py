@@ -20,7 +20,7 @@ from tests.unit.quota_histories import LITTLE, MUCH, NAMES, begin, folded, follo
 from tests.unit.quota_world import OPERATOR, START, World
 
 STREAM = f"{OPERATOR}/a1"
-HISTORIES = 8
+HISTORIES = 6
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,13 @@ from shared.errors import SetupFailed
 from tokengrid.bench import broker, chart, closing, counted, evidence, growth, postgresql, sqlite
 from tokengrid.bench.goals import with_goals
 from tokengrid.bench.measure import Progress, Row, with_ratios
+from tokengrid.bench.store import Store
 from tokengrid.servers import PostgreSQL
 from tokengrid.servers.cluster import find_programs
 from tokengrid.servers.install import ensure
 from tokengrid.servers.rabbitmq import find_scripts
 
 FULL_DISK_BYTES = 20 * 10**9  # 11 GB of log, as much of write-ahead log as may wait for a checkpoint
-
-
-class Store(StrEnum):
-    SQLITE = "sqlite"
-    POSTGRESQL = "postgresql"
-    ALL = "all"
 
 
 def run(var: Path, console: Console, store: Store | None = None, *, full: bool = False) -> Path:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tokengrid.bench.run import Store, run
+from tokengrid.bench.store import Store
 from tokengrid.commands.options import VAR, Var, console
 
 
@@ -27,4 +27,6 @@ def bench(
     """Measure the stores, the ledger and the way through the broker beside their floors and peers."""
     if full and store is Store.SQLITE:
         raise typer.BadParameter("growth is measured on PostgreSQL", param_hint="--full")
+    from tokengrid.bench.run import run  # here, since it brings all that is measured, and every command would wait
+
     typer.echo(f"figures in {run(var, console, store, full=full)}")

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from shared.contracts import billing as b
 from shared.contracts import quota as q
+from shared.contracts import subscriptions as s
 from shared.units import FEN_PER_YUAN, MILLIPOINTS_PER_POINT
 from tokengrid.demo.market import Offer, Shop
 
@@ -40,7 +40,7 @@ class Subscriber(NamedTuple):
     buys_more_fen: int  # 0: it is refused and stays so
     points_per_yuan: int
     opening: tuple[q.QuotaCommand, ...]
-    subscribe: b.Subscribe | None = None  # to the plan, where it has a fee or points
+    subscribe: s.Subscribe | None = None  # to the plan, where it has a fee or points
 
 
 def subscribers(
@@ -71,7 +71,7 @@ def _subscriber(shop: Shop, account: str, rng: random.Random, start: datetime, e
     )
     subscribe = None
     if plan.allowance or plan.fee_fen:
-        subscribe = b.Subscribe(
+        subscribe = s.Subscribe(
             operator=shop.operator, account=account, request_id="plan", plan=plan.plan, occurred_at=start
         )
     grants, buys_more_fen = _first_points(offer, opened, rng, end)

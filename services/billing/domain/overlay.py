@@ -17,9 +17,9 @@ from services.billing.domain.plan_periods import phase_of
 from services.billing.domain.terms import plan_named
 from shared.catalogue.view import CatalogueView, Version, applicable_rates
 from shared.clock import period_bounds
-from shared.contracts import billing as b
 from shared.contracts import catalog as c
 from shared.contracts import quota as q
+from shared.contracts import subscriptions as s
 from shared.contracts.base import Event
 from shared.errors import NoRateInForce, UnknownModel
 
@@ -120,7 +120,7 @@ class Overlay:
             amount=version.item.allowance if grant.amount == was.allowance else grant.amount,
         )
 
-    def period_points(self, operator: str, started: b.PlanPeriodStarted, months: int) -> tuple[int, c.Plan] | None:
+    def period_points(self, operator: str, started: s.PlanPeriodStarted, months: int) -> tuple[int, c.Plan] | None:
         """The millipoints of a period, and by which plan, where that is another than it was."""
         version = self.plan_for(operator, started.plan, started.plan_version)
         if version is None:

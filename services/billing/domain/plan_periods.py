@@ -13,7 +13,7 @@ from services.billing.domain.charges import credit_for, period_allowance, period
 from services.billing.domain.cycle import Span, day_in_shanghai, midnight, span_from
 from services.billing.domain.subscription import Period, Subscription
 from shared.catalogue.view import CatalogueView, Version
-from shared.contracts import billing as b
+from shared.contracts import subscriptions as s
 from shared.contracts.catalog import Plan
 
 REASON_MAX = 500  # characters, as the published language bounds it
@@ -46,7 +46,7 @@ class Context(NamedTuple):
         return f"trial:{self.operator}/{plan}/{who}"
 
 
-def period_of_plan(subscription: Subscription, start: datetime, context: Context) -> b.PlanPeriodStarted:
+def period_of_plan(subscription: Subscription, start: datetime, context: Context) -> s.PlanPeriodStarted:
     key = subscription.plan_from(start)
     version = context.plan(key, start)
     plan = version.item
@@ -55,7 +55,7 @@ def period_of_plan(subscription: Subscription, start: datetime, context: Context
     span, ends_at = _span(plan, subscription, start)
     number = subscription.number + 1
     granted = period_allowance(allowance, span.part_days, span.whole_days)
-    return b.PlanPeriodStarted(
+    return s.PlanPeriodStarted(
         at=start,
         recorded_at=context.now,
         subscription=subscription.name,
@@ -107,10 +107,10 @@ def _utc(day: date) -> datetime:
     return midnight(day).astimezone(UTC)
 
 
-def credited(subscription: Subscription, period: Period, unused: int, context: Context) -> b.PlanPeriodCredited:
+def credited(subscription: Subscription, period: Period, unused: int, context: Context) -> s.PlanPeriodCredited:
     started, left = period.started, period.cut_days or 0
     unused = min(unused, started.allowance)
-    return b.PlanPeriodCredited(
+    return s.PlanPeriodCredited(
         at=period.ends_at,
         recorded_at=context.now,
         subscription=subscription.name,
@@ -121,8 +121,8 @@ def credited(subscription: Subscription, period: Period, unused: int, context: C
     )
 
 
-def cancelled(subscription: Subscription, period: Period, reason: str, context: Context) -> b.PlanPeriodCancelled:
-    return b.PlanPeriodCancelled(
+def cancelled(subscription: Subscription, period: Period, reason: str, context: Context) -> s.PlanPeriodCancelled:
+    return s.PlanPeriodCancelled(
         at=period.starts_at,
         recorded_at=context.now,
         subscription=subscription.name,

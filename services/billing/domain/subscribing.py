@@ -14,6 +14,7 @@ from services.billing.domain.inward import Advance, CloseOff, DropPeriod, Inward
 from services.billing.domain.plan_periods import Context, cancelled, credited, grant_name, period_of_plan
 from services.billing.domain.subscription import Period, Subscription, Subscriptions
 from shared.contracts import billing as b
+from shared.contracts import subscriptions as s
 from shared.contracts.base import Event
 from shared.contracts.catalog import Plan
 from shared.errors import (
@@ -44,16 +45,16 @@ def decide(command: b.AccountCommand | Inward, state: Subscriptions, context: Co
     """The events, in order; those that answer a request come first."""
     thinking = _Thinking(state, context)
     match command:
-        case b.Subscribe():
+        case s.Subscribe():
             _subscribe(command, thinking)
-        case b.ChangeSubscription():
+        case s.ChangeSubscription():
             _change(command, thinking)
-        case b.PauseSubscription():
-            _turn(command, thinking, b.SubscriptionPaused)
-        case b.ResumeSubscription():
+        case s.PauseSubscription():
+            _turn(command, thinking, s.SubscriptionPaused)
+        case s.ResumeSubscription():
             _resume(command, thinking)
-        case b.EndSubscription():
-            _turn(command, thinking, b.SubscriptionEnded, reason=command.reason)
+        case s.EndSubscription():
+            _turn(command, thinking, s.SubscriptionEnded, reason=command.reason)
         case Advance():
             thinking.advance()
         case SettlePeriod():
@@ -107,7 +108,7 @@ class _Thinking:
         context, started = self.context, period.started
         left = days_left(context.at, started.ends_at)
         self.happen(
-            b.PlanPeriodCut(
+            s.PlanPeriodCut(
                 at=context.at,
                 recorded_at=context.now,
                 subscription=subscription.name,
@@ -121,7 +122,7 @@ class _Thinking:
 
 
 # --- what clients ask --------------------------------------------------------------------------------
-def _subscribe(command: b.Subscribe, thinking: _Thinking) -> None:
+def _subscribe(command: s.Subscribe, thinking: _Thinking) -> None:
     context = thinking.context
     starts_at = (command.starts_at or context.at).astimezone(UTC)
     if command.starts_at is not None and starts_at < context.at:
@@ -130,14 +131,14 @@ def _subscribe(command: b.Subscribe, thinking: _Thinking) -> None:
         raise _malformed("starts_at", f"must be within {AHEAD_MAX_DAYS} days")
     plan = context.plan(command.plan, starts_at).item
     _refuse_second(command.plan, thinking, "")
-    others = [s for s in thinking.state.by_name.values() if s.status(context.now) != "ended"]
+    others = [each for each in thinking.state.by_name.values() if each.status(context.now) != "ended"]
     if len(others) >= SUBSCRIPTIONS_MAX:
         raise LimitExceeded(
             f"an account has at most {SUBSCRIPTIONS_MAX} subscriptions that are not over", {"limit": SUBSCRIPTIONS_MAX}
         )
     trial = _trial(plan, command.request_id, context)
     thinking.happen(
-        b.SubscriptionStarted(
+        s.SubscriptionStarted(
             **context.stamp(command.request_id),
             subscription=command.request_id,
             plan=command.plan,
@@ -148,7 +149,7 @@ def _subscribe(command: b.Subscribe, thinking: _Thinking) -> None:
     thinking.advance()
 
 
-def _change(command: b.ChangeSubscription, thinking: _Thinking) -> None:
+def _change(command: s.ChangeSubscription, thinking: _Thinking) -> None:
     subscription = _active(command.subscription, thinking)
     running = _running(subscription, thinking)
     effective_at = _effective_at(command, subscription, running, thinking.context)
@@ -160,11 +161,11 @@ def _change(command: b.ChangeSubscription, thinking: _Thinking) -> None:
         )
     _refuse_second(command.plan, thinking, subscription.name)
     trial = _trial(plan, subscription.name, thinking.context)
-    _turn(command, thinking, b.SubscriptionChanged, plan=command.plan)
+    _turn(command, thinking, s.SubscriptionChanged, plan=command.plan)
     thinking.events += trial
 
 
-def _turn(command: b.SubscriptionCommand, thinking: _Thinking, kind: type[b.SubscriptionTurned], **more: Any) -> None:
+def _turn(command: s.SubscriptionCommand, thinking: _Thinking, kind: type[s.SubscriptionTurned], **more: Any) -> None:
     """Something else from a period's end on, or from now on. What was worked out ahead is worked out anew."""
     context = thinking.context
     subscription = _active(command.subscription, thinking)
@@ -186,7 +187,7 @@ def _turn(command: b.SubscriptionCommand, thinking: _Thinking, kind: type[b.Subs
     thinking.advance()
 
 
-def _resume(command: b.ResumeSubscription, thinking: _Thinking) -> None:
+def _resume(command: s.ResumeSubscription, thinking: _Thinking) -> None:
     context = thinking.context
     subscription = thinking.found(command.subscription)
     if subscription.paused_from is None or subscription.status(context.at) == "ended":
@@ -194,7 +195,7 @@ def _resume(command: b.ResumeSubscription, thinking: _Thinking) -> None:
     if context.at < subscription.begins_at:
         raise _too_early(f"it begins at {subscription.begins_at.isoformat()}")
     thinking.happen(
-        b.SubscriptionResumed(
+        s.SubscriptionResumed(
             **context.stamp(command.request_id), subscription=subscription.name, effective_at=context.at
         )
     )
@@ -218,7 +219,7 @@ def _running(subscription: Subscription, thinking: _Thinking) -> Period | None:
 
 
 def _effective_at(
-    command: b.SubscriptionCommand, subscription: Subscription, running: Period | None, context: Context
+    command: s.SubscriptionCommand, subscription: Subscription, running: Period | None, context: Context
 ) -> datetime:
     if running is None:
         return max(context.at, subscription.begins_at)
@@ -243,7 +244,7 @@ def _trial(plan: Plan, subscription: str, context: Context) -> list[Elsewhere]:
     stream = context.trial_stream(plan.plan)
     if context.trial_taken(stream):
         raise TrialUsed(f"the trial {plan.plan!r} was taken before", {"plan": plan.plan})
-    event = b.TrialTaken(at=context.at, recorded_at=context.now, account=context.account, subscription=subscription)
+    event = s.TrialTaken(at=context.at, recorded_at=context.now, account=context.account, subscription=subscription)
     return [Elsewhere(stream, event)]
 
 
@@ -260,7 +261,7 @@ def _settle(command: SettlePeriod, thinking: _Thinking) -> None:
     following = next((p for p in subscription.periods if p.starts_at == period.ends_at), None)
     amount = min(command.unused, period.started.rollover_max) if following is not None else 0
     thinking.happen(
-        b.PointsRolledOver(
+        s.PointsRolledOver(
             at=period.ends_at,
             recorded_at=thinking.context.now,
             subscription=subscription.name,
@@ -287,7 +288,7 @@ def _drop(command: DropPeriod, thinking: _Thinking) -> None:
     thinking.happen(cancelled(subscription, period, command.reason, context))
     # Else the next one would be refused as well, for ever. Whoever has seen to it resumes.
     thinking.happen(
-        b.SubscriptionPaused(
+        s.SubscriptionPaused(
             **context.stamp(f"dropped/{subscription.name}/{period.number}"),
             subscription=subscription.name,
             effective_at=period.starts_at,
@@ -306,7 +307,7 @@ def _close_off(thinking: _Thinking) -> None:
         if subscription.ended_from is not None and subscription.ended_from <= context.at:
             continue
         thinking.happen(
-            b.SubscriptionEnded(
+            s.SubscriptionEnded(
                 **context.stamp(f"account-closed/{subscription.name}"),
                 subscription=subscription.name,
                 effective_at=context.at if start is None else min(context.at, start),

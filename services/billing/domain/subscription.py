@@ -10,7 +10,7 @@ from datetime import date, datetime
 from typing import Literal, NamedTuple
 
 from services.billing.domain.cycle import day_in_shanghai
-from shared.contracts import billing as b
+from shared.contracts import subscriptions as s
 from shared.contracts.base import Event
 
 Status = Literal["waiting", "active", "paused", "ended"]
@@ -34,7 +34,7 @@ class Period:
 
     __slots__ = ("before", "cancelled", "credited", "cut_days", "ends_at", "rolled_over", "started")
 
-    def __init__(self, started: b.PlanPeriodStarted, before: Before) -> None:
+    def __init__(self, started: s.PlanPeriodStarted, before: Before) -> None:
         self.started = started
         self.before = before
         self.ends_at = started.ends_at
@@ -60,7 +60,7 @@ class Period:
 class Subscription:
     """One plan that was taken, and how it goes on."""
 
-    def __init__(self, event: b.SubscriptionStarted) -> None:
+    def __init__(self, event: s.SubscriptionStarted) -> None:
         self.name = event.subscription
         self.plan = event.plan  # of the periods that begin next, until a turn
         self.begins_at = event.starts_at  # before it no further period begins
@@ -120,37 +120,37 @@ class Subscription:
     def evolve(self, event: Event) -> None:
         """Fold one event of this subscription."""
         match event:
-            case b.PlanPeriodStarted():
+            case s.PlanPeriodStarted():
                 self._begin(event)
-            case b.PlanPeriodCancelled():
+            case s.PlanPeriodCancelled():
                 cancelled = self.period(event.number)
                 if cancelled is not None:
                     cancelled.cancelled = True
                     self.periods.remove(cancelled)
                     self._take_back(cancelled.before)
-            case b.PlanPeriodCut():
+            case s.PlanPeriodCut():
                 cut = self._period(event.number)
                 cut.ends_at, cut.cut_days = event.at, event.left_days
-            case b.PlanPeriodCredited():
+            case s.PlanPeriodCredited():
                 self._period(event.number).credited = True
-            case b.PointsRolledOver():
+            case s.PointsRolledOver():
                 self._period(event.number).rolled_over = True
-            case b.SubscriptionChanged():
+            case s.SubscriptionChanged():
                 # It replaces what was to hold later, never what is to hold before it.
                 before = [turn for turn in self.turns if turn[0] < event.effective_at]
                 self.turns = [*before, (event.effective_at, event.plan)]
-            case b.SubscriptionPaused():
+            case s.SubscriptionPaused():
                 self.paused_from = event.effective_at
-            case b.SubscriptionResumed():
+            case s.SubscriptionResumed():
                 if self.paused_from is not None and self.paused_from <= event.effective_at:
                     self.begins_at, self.anchor = event.effective_at, day_in_shanghai(event.effective_at)
                 self.paused_from = None
-            case b.SubscriptionEnded():
+            case s.SubscriptionEnded():
                 self.ended_from = event.effective_at
             case _:
                 raise TypeError(f"not an event of a subscription: {type(event).__name__}")
 
-    def _begin(self, event: b.PlanPeriodStarted) -> None:
+    def _begin(self, event: s.PlanPeriodStarted) -> None:
         over = tuple(turn for turn in self.turns if turn[0] <= event.starts_at)
         before = Before(self.plan, self.months, over)
         if event.plan != self.plan:
@@ -184,7 +184,7 @@ class Subscriptions:
     def evolve(self, version: int, event: Event) -> None:
         """Fold one event of the account's stream."""
         self.version = version
-        if isinstance(event, b.SubscriptionStarted):
+        if isinstance(event, s.SubscriptionStarted):
             self.by_name[event.subscription] = Subscription(event)
         else:
             self.by_name[event.subscription].evolve(event)  # type: ignore[attr-defined]

@@ -18,6 +18,7 @@ from services.billing.domain.usage_lines import Used
 from shared.clock import period_bounds
 from shared.contracts import billing as b
 from shared.contracts import quota as q
+from shared.contracts import subscriptions as s
 from shared.contracts.base import TOKEN_CLASSES, Event
 
 SUMS = ("calls", *TOKEN_CLASSES, "amount", "charged")
@@ -26,7 +27,7 @@ SUMS = ("calls", *TOKEN_CLASSES, "amount", "charged")
 class Begun(NamedTuple):
     """A period of a plan that began in the billed period, after so many months on the plan."""
 
-    started: b.PlanPeriodStarted
+    started: s.PlanPeriodStarted
     months: int
 
 

@@ -18,7 +18,7 @@ import msgspec
 import yaml
 
 from services.catalog.files import Imported, load_catalogue
-from services.catalog.prices import Extraction, Wanted, extract, provenance, rate_card, rates
+from services.catalog.prices import Extraction, Wanted, provenance, rate_card, rates
 from shared.clock import SHANGHAI
 from shared.contracts import catalog as c
 
@@ -82,7 +82,7 @@ def sample_catalogue() -> c.Catalogue:
 def import_prices(as_of: datetime) -> tuple[c.Catalogue, Imported]:
     """Rate cards of the sample's models by the list prices at an instant, each operator's by its factor, and where they
     came from. Models without a price are named there. Raises ValueError without a time zone."""
-    extraction = extract(_wanted(), as_of)
+    extraction = _extracted(as_of)
     found = provenance(extraction, FEN_PER_USD)
     imported = Imported(
         package=found.package,
@@ -100,7 +100,7 @@ def import_prices(as_of: datetime) -> tuple[c.Catalogue, Imported]:
 def _sample() -> tuple[c.Catalogue, c.Import]:
     network = load_catalogue(FOLDER / "network.yaml")
     offers = load_catalogue(FOLDER / "offers.yaml")
-    extraction = extract(_wanted(), AS_OF)
+    extraction = _extracted(AS_OF)
     models = tuple(_model(each) for each in _read("models.yaml"))
     catalogue = c.Catalogue(
         operators=network.operators,
@@ -120,6 +120,12 @@ def _sample() -> tuple[c.Catalogue, c.Import]:
 def _wanted() -> tuple[Wanted, ...]:
     listed: list[dict[str, Any]] = _read("models.yaml")
     return tuple(Wanted(each["model"], *each["source"].split("/", 1)) for each in listed)
+
+
+def _extracted(as_of: datetime) -> Extraction:
+    from services.catalog.extraction import extract  # here, since most commands need no price and would wait for it
+
+    return extract(_wanted(), as_of)
 
 
 def _rate_cards(extraction: Extraction) -> tuple[c.RateCard, ...]:
