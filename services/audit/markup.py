@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from html import escape
+from itertools import islice, zip_longest
 from typing import Any
 
 _STYLE = """
@@ -25,7 +26,16 @@ summary { cursor: pointer; padding: .2rem 0 }
 pre { overflow-x: auto; background: #f6f8fa; padding: .5rem; white-space: pre-wrap; overflow-wrap: anywhere }
 :target { background: #fff8c5 } .quiet { color: #57606a }
 .yes { color: #116329 } .no { color: #a40e26; font-weight: 600 }
-@media (max-width: 40rem) { body { margin: 1rem auto; padding: 0 .6rem } th, td { padding: .25rem .3rem } }
+@media (max-width: 40rem) {
+body { margin: 1rem auto; padding: 0 .6rem } th, td { padding: .25rem .3rem }
+.wide > table, .wide > table > tbody, .wide > table > tbody > tr { display: block } .wide tr.head { display: none }
+.wide > table > tbody > tr:not(.part) { border-bottom: 2px solid #d0d7de }
+.wide > table > tbody > tr > td { display: inline-block; border: 0; text-align: left; white-space: normal }
+.wide > table > tbody > tr > td[colspan] { display: block } .wide code { overflow-wrap: anywhere }
+.wide > table > tbody > tr > td:empty { display: none } ol { padding-left: 1.5rem }
+.wide > table > tbody > tr > td[title]::before { content: attr(title) ": "; color: #57606a }
+.wide > table > tbody > tr > td > div { display: inline; margin-left: .4rem }
+}
 @media print { body { max-width: none } }
 """
 # Whatever a browser would take for a script or an address, it loads and runs nothing.
@@ -101,12 +111,16 @@ def table(head: Iterable[str], rows: Iterable[Html]) -> Html:
         element("th", title.removesuffix(">"), cls="n") if title.endswith(">") else element("th", title)
         for title in head
     )
-    return element("div", element("table", element("tr", *titles), *rows), cls="wide")
+    return element("div", element("table", element("tr", *titles, cls="head"), *rows), cls="wide")
 
 
-def row(*cells: object, cls: str = "", anchor: str = "") -> Html:
-    """A row; a cell that is a `Figure` stands to the right."""
-    made = (element("td", cell, cls="n") if isinstance(cell, Figure) else element("td", cell) for cell in cells)
+def row(*cells: object, head: Iterable[str] = (), cls: str = "", anchor: str = "") -> Html:
+    """A row; a cell that is a `Figure` stands to the right. `head`: the titles of its table, which stand before the
+    cells where the screen is narrow."""
+    made = (
+        element("td", cell, cls="n" if isinstance(cell, Figure) else "", title=title.removesuffix(">"))
+        for cell, title in zip_longest(cells, islice(head, len(cells)), fillvalue="")
+    )
     return element("tr", *made, cls=cls, id=anchor)
 
 

@@ -40,21 +40,12 @@ def bill_page(
     here = names.bill(serial)
     lines = lines_of(bill, again)
     title = f"Bill {bill.number}"
-    shown = [_line(n, line, prices, starts.get(n, ""), here, again is not None) for n, line in enumerate(lines, 1)]
     return m.page(
         title,
         trail(here, names.INDEX, names.listing(names.listing_of(serial))),
         m.element("h1", title, ": ", standing(bill, again)),
         m.facts(_facts(bill, again, settled)),
-        m.element("h2", "Lines"),
-        m.element(
-            "p",
-            "Points are what the tokens cost; charged is the part that no grant had paid for, and it alone makes "
-            "money. A line is rounded to whole fen once; what was rounded off is its residual, in fen. Rates are "
-            "points per 1,000 tokens.",
-            cls="quiet",
-        ),
-        m.table(_LINES, [*shown, _sum(lines, again)]),
+        lines_table(lines, prices, {n: names.between(here, there) for n, there in starts.items()}, again is not None),
         _differences(again),
         *parts,
         m.element("h2", "Check it"),
@@ -71,6 +62,18 @@ def bill_page(
             ".",
         ),
     )
+
+
+def lines_table(lines: Sequence[Line], prices: Prices, starts: Mapping[int, str], judged: bool) -> m.Html:
+    """Each line as it was billed and, if it was `judged`, as it was computed again. `starts`: as on this page."""
+    rows = [_line(n, line, prices, starts.get(n, ""), judged) for n, line in enumerate(lines, 1)]
+    about = (
+        "Points are what the tokens cost; charged is the part that no grant had paid for, and it alone makes money. A "
+        "line is rounded to whole fen once; what was rounded off is its residual, in fen. Rates are points per 1,000 "
+        "tokens."
+    )
+    table = m.table(_LINES, [*rows, _sum(lines, judged)])
+    return m.join(m.element("h2", "Lines"), m.element("p", about, cls="quiet"), table)
 
 
 def trail(here: str, *there: str) -> m.Html:
@@ -111,7 +114,7 @@ def beside(billed: Any, computed: Any, show: Any, judged: bool = True) -> m.Html
     return m.join(show(computed), m.element("div", "billed ", show(billed), cls="no"))
 
 
-def _line(n: int, line: Line, prices: Prices, start: str, here: str, judged: bool) -> m.Html:
+def _line(n: int, line: Line, prices: Prices, start: str, judged: bool) -> m.Html:
     billed, computed = line
     known = computed or billed
     cells = [beside(billed.get(f), computed.get(f), show, judged) for f, show in _QUANTITIES]
@@ -128,7 +131,8 @@ def _line(n: int, line: Line, prices: Prices, start: str, here: str, judged: boo
         m.yuan(billed.get("fen", "none")),
         m.yuan(computed.get("fen", "none" if judged else "")),
         m.Figure(residual),
-        m.link(names.between(here, start), "debits") if start else "",
+        m.link(start, "debits") if start else "",
+        head=_LINES,
         anchor=f"line-{n}",
     )
 
@@ -162,11 +166,10 @@ def _rate(line: Raw, prices: Prices) -> m.Html:
     return m.join(m.code(line["rate_card"]), m.element("div", rates, more, cls="quiet"))
 
 
-def _sum(lines: Iterable[Line], again: Again | None) -> m.Html:
-    pairs = list(lines)
-    computed = m.yuan(m.total(one.get("fen") for _, one in pairs)) if again is not None else ""
-    billed = m.yuan(m.total(one.get("fen") for one, _ in pairs))
-    return m.row("", "sum of the lines", "", "", "", "", "", billed, computed, "", "", cls="sum")
+def _sum(lines: Sequence[Line], judged: bool) -> m.Html:
+    billed = m.yuan(m.total(one.get("fen") for one, _ in lines))
+    computed = m.yuan(m.total(one.get("fen") for _, one in lines)) if judged else ""
+    return m.row("", "sum of the lines", "", "", "", "", "", billed, computed, "", "", head=_LINES, cls="sum")
 
 
 def _differences(again: Again | None) -> m.Html:
@@ -176,12 +179,12 @@ def _differences(again: Again | None) -> m.Html:
     return m.join(m.element("h2", "Differences"), m.table(("what", "computed", "billed"), rows))
 
 
-def debit_tables(rows: Iterable[tuple[int, m.Html]], lines: Sequence[Line], here: str, serial: int) -> m.Html:
-    """Debits as tables, one for each line."""
+def debit_tables(rows: Iterable[tuple[int, m.Html]], lines: Sequence[Line], lines_at: str = "") -> m.Html:
+    """Debits as tables, one for each line. `lines_at`: the page with the lines, seen from here; this one if empty."""
     made = []
     for n, of_line in groupby(rows, key=lambda each: each[0]):
         known = lines[n - 1][1]
-        back = m.link(names.between(here, f"{names.bill(serial)}#line-{n}"), f"line {n}")
+        back = m.link(f"{lines_at}#line-{n}", f"line {n}")
         about = m.join(m.text(known["model"]), ", ", _about(known), ", ", m.text(known["rate_card"]))
         made += [m.element("h3", back, ": ", about, id=f"debits-{n}"), m.table(TITLES, (row for _, row in of_line))]
     return m.join(*made) if made else m.element("p", "none")

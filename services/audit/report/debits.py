@@ -26,45 +26,36 @@ class LineSum:
         self._calculated = 0
         self.unreadable = 0
 
-    def rows(self, shown: Shown, head: Head) -> m.Html:
-        """An event's row, and its proof's under it."""
-        return m.join(self._row(shown), m.element("tr", m.element("td", proof(shown, head), colspan=str(len(TITLES)))))
-
-    def _row(self, shown: Shown) -> m.Html:
-        before, part = self._sums, Sums()
-        where = {"cls": "part", "anchor": anchor(shown.log, shown.position)}
+    def rows(self, log: str, position: int, topic: str, state: str, under: m.Html) -> m.Html:
+        """An event's row, and what stands under it."""
+        where = {"cls": "part", "anchor": anchor(log, position)}
         try:
-            content = msgspec.json.decode(shown.state)
-            if shown.topic == DEBIT:
-                part.debit(content)
-            else:
-                part.reverse(content)
-            calculated = _calculated(content) if shown.topic == DEBIT else part.amount
-            priced = _priced(content) if shown.topic == DEBIT else f"of {content.get('debit', '')}"
-            cells = (content["at"], content["request_id"], priced)
+            cells = self._taken(topic, msgspec.json.decode(state))
         except (msgspec.DecodeError, LookupError, TypeError, ValueError, AttributeError):
             self.unreadable += 1
-            return m.row(m.whole(shown.position), m.verdict(False, no="not a debit of the contract"), **where)
-        before.add(part)
-        self._calculated += calculated
-        what = "debit" if shown.topic == DEBIT else "reversal"
+            cells = (m.verdict(False, no="not a debit of the contract"),)
+        row = m.row(m.whole(position), *cells, head=TITLES, **where)
+        return m.join(row, m.element("tr", m.element("td", under, colspan=str(len(TITLES)))))
+
+    def _taken(self, topic: str, content: Raw) -> tuple[object, ...]:
+        """The cells of a debit or reversal, which is added to the sum."""
+        part, is_debit = Sums(), topic == DEBIT
+        (part.debit if is_debit else part.reverse)(content)
+        calculated = _calculated(content) if is_debit else part.amount
+        what = "debit" if is_debit else "reversal"
+        when, request = m.element("span", content["at"], cls="at"), m.code(content["request_id"])
+        priced = _priced(content) if is_debit else f"of {content['debit']}"
         figures = (m.points(part.amount), m.points(calculated), m.points(part.charged))
-        return m.row(
-            m.whole(shown.position),
-            what,
-            m.element("span", cells[0], cls="at"),
-            m.code(cells[1]),
-            cells[2],
-            *figures,
-            **where,
-        )
+        self._sums.add(part)
+        self._calculated += calculated
+        return what, when, request, priced, *figures
 
     def sum_row(self) -> m.Html:
         """The last row of a line: the sum, and whether it is the line's."""
         sums = self._sums
         about = m.join(f"{sums.calls:,} calls, ", tokens(_by_class(sums)))
         figures = (m.points(sums.amount), m.points(self._calculated), m.points(sums.charged))
-        return m.row(m.Figure(f"{sums.events:,}"), "sum", "", self.agreement(), about, *figures, cls="sum")
+        return m.row(m.Figure(f"{sums.events:,}"), "sum", "", self.agreement(), about, *figures, head=TITLES, cls="sum")
 
     def agreement(self) -> m.Html:
         found: Raw = {"calls": self._sums.calls, "usage": _by_class(self._sums)}

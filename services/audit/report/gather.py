@@ -63,7 +63,7 @@ def gather(
     """The heads of quota's logs and of billing's, by log; everything of `wanted`, by `operator/account`, is spooled."""
     heads = {}
     bills = {each.issued_at: (each.serial, ISSUED) for each in wanted.values()}
-    places: dict[str, Place] = dict.fromkeys(audited.quota_logs, partial(_line_of, wanted))
+    places: dict[str, Place] = dict.fromkeys(audited.quota_logs, partial(_place, wanted))
     places["billing"] = lambda event: bills.get(event["position"])
     for log, place in places.items():
         tree = spool.tree()
@@ -86,17 +86,23 @@ def _shown(reader: LogReader, tree: TreeFile, place_of: Place, progress: Progres
             yield Shown(*at, reader.log, position, place, e["stream"], e["version"], e["topic"], e["state"], leaf)
 
 
-def _line_of(wanted: Mapping[str, Wanted], e: Mapping[str, Any]) -> tuple[int, str] | None:
-    """The bill and the line that a debit is on."""
-    if e["topic"] not in (DEBIT, REVERSAL) or e["stream"] not in wanted:
+def _place(wanted: Mapping[str, Wanted], e: Mapping[str, Any]) -> tuple[int, str] | None:
+    bill = wanted.get(e["stream"])
+    if bill is None:
         return None
-    bill = wanted[e["stream"]]
+    key = line_of(e["topic"], e["state"], e["position"], bill.period, bill.carries)
+    return (bill.serial, key) if key else None
+
+
+def line_of(topic: str, state: str, position: int, period: str, carries: Carries) -> str:
+    """The line of a bill of `period` that has this event of its account; empty if none has."""
+    if topic not in (DEBIT, REVERSAL):
+        return ""
     try:
-        content = msgspec.json.decode(e["state"])
-        period = period_and_day(content["at"])[0]
-        if not bill.carries(period, e["position"]):
-            return None
-        kind = "usage" if period == bill.period else "late_usage"
-        return bill.serial, line_key(kind, content["model"], content["rate_card"])
+        content = msgspec.json.decode(state)
+        own = period_and_day(content["at"])[0]
+        if not carries(own, position):
+            return ""
+        return line_key("usage" if own == period else "late_usage", content["model"], content["rate_card"])
     except (msgspec.DecodeError, LookupError, TypeError, ValueError, AttributeError):
-        return None  # no debit of the contract: the replay has said so
+        return ""  # no debit of the contract: the replay has said so

@@ -142,9 +142,15 @@ def _month(period: str, month: Month) -> Iterator[m.Html]:
     yield _settlement(month.statements)
 
 
+_MONTH = ("operator", "bills>", "of them agree>", "void, not judged>", "billed, yuan>", "computed, yuan>")
+_STATEMENTS = ("home", "serving", "calls>", "owed, yuan>", "computed, yuan>", "")
+_SETTLED = ("operator", "owes, yuan>", "computed>", "is owed, yuan>", "computed>")
+_DIFFERENCES = ("area", "what", "log", "position>", "account", "expected", "found")
+
+
 def _sums_row(name: object, sums: Sums, cls: str = "") -> m.Html:
     counts = (m.whole(sums.bills), m.whole(sums.agree), m.whole(sums.others))
-    return m.row(name, *counts, m.yuan(sums.billed_fen), m.yuan(sums.computed_fen), cls=cls)
+    return m.row(name, *counts, m.yuan(sums.billed_fen), m.yuan(sums.computed_fen), head=_MONTH, cls=cls)
 
 
 def _settlement(statements: Sequence[tuple[tuple[str, str], Issued, Raw]]) -> m.Html:
@@ -153,15 +159,14 @@ def _settlement(statements: Sequence[tuple[tuple[str, str], Issued, Raw]]) -> m.
     for (home, serving), issued, computed in statements:
         fen, again = issued.content.get("net_fen"), computed.get("net_fen", "not computed")
         agrees = m.verdict(issued.content.get("lines") == computed.get("lines") and fen == again)
-        rows.append(m.row(home, serving, m.whole(issued.content.get("calls")), m.yuan(fen), m.yuan(again), agrees))
+        figures = (m.whole(issued.content.get("calls")), m.yuan(fen), m.yuan(again))
+        rows.append(m.row(home, serving, *figures, agrees, head=_STATEMENTS))
         for operator, column in ((home, 0), (serving, 2)):
-            figures = by_operator.setdefault(operator, [0, 0, 0, 0])
-            figures[column] += m.total([fen])
-            figures[column + 1] += m.total([again])
-    titles = ("home", "serving", "calls>", "owed, yuan>", "computed, yuan>", "")
-    sums = [m.row(name, *map(m.yuan, figures)) for name, figures in sorted(by_operator.items())]
-    summed = ("operator", "owes, yuan>", "computed>", "is owed, yuan>", "computed>")
-    return m.join(m.table(titles, rows), m.element("h3", "By operator"), m.table(summed, sums))
+            sums = by_operator.setdefault(operator, [0, 0, 0, 0])
+            sums[column] += m.total([fen])
+            sums[column + 1] += m.total([again])
+    summed = [m.row(name, *map(m.yuan, sums), head=_SETTLED) for name, sums in sorted(by_operator.items())]
+    return m.join(m.table(_STATEMENTS, rows), m.element("h3", "By operator"), m.table(_SETTLED, summed))
 
 
 # -- what is to be said besides ---------------------------------------------------------------------
@@ -180,6 +185,7 @@ def _differences(report: AuditReport, place: Callable[[Difference], str]) -> Ite
     for d in report.differences:
         at, href = m.whole(d.position) if d.position else "", place(d)
         what = m.link(href, d.what) if href else d.what
-        rows.append(m.row(d.area, what, d.log, at, m.code(d.account), m.code(d.expected), m.code(d.found)))
+        shown = (m.code(d.account), m.code(d.expected), m.code(d.found))
+        rows.append(m.row(d.area, what, d.log, at, *shown, head=_DIFFERENCES))
     yield m.element("h2", f"Differences{cut}", id="differences")
-    yield m.table(("area", "what", "log", "position>", "account", "expected", "found"), rows)
+    yield m.table(_DIFFERENCES, rows)

@@ -43,7 +43,7 @@ def bill_row(here: str, bill: Numbered, again: Again | None, path: str) -> m.Htm
     number = m.link(names.between(here, path), bill.number) if path else bill.number
     computed = m.yuan(again.computed["total_fen"]) if again is not None else ""
     about = (m.code(bill.stream), m.whole(content.get("calls", "")), m.yuan(content["total_fen"]), computed)
-    return m.row(number, *about, standing(bill, again), cls="" if again is not None else "quiet")
+    return m.row(number, *about, standing(bill, again), head=_TITLES, cls="" if again is not None else "quiet")
 
 
 def listing_page(period: str, number: int, pages: int, rows: Iterable[m.Html], sums: Sums) -> str:
@@ -52,7 +52,9 @@ def listing_page(period: str, number: int, pages: int, rows: Iterable[m.Html], s
     title = f"Bills of {period}, page {number} of {pages}"
     ways = [m.link(names.between(here, names.listing(n)), title) for n, title in _ways(number, pages)]
     figures = (m.yuan(sums.billed_fen), m.yuan(sums.computed_fen))
-    summed = m.row(f"{sums.bills:,} bills that stand", "", "", *figures, f"{sums.agree:,} agree", cls="sum")
+    summed = m.row(
+        f"{sums.bills:,} bills that stand", "", "", *figures, f"{sums.agree:,} agree", head=_TITLES, cls="sum"
+    )
     turn = m.element("p", m.Html(" · ".join(ways)))
     head = (trail(here, names.INDEX), m.element("h1", title), turn)
     return m.page(title, *head, m.table(_TITLES, [*rows, summed]), turn)

@@ -161,9 +161,7 @@ class _Report:
         elif shown is None or shown.serial != serial:
             parts.append(m.element("p", "They are beyond the bound of this report, and left out here.", cls="no"))
         elif (count := self._computed.debits(bill)) <= names.DEBITS_A_PAGE:
-            parts.append(
-                debit_tables(self._debits(serial, path, bill, again, starts), lines_of(bill, again), path, serial)
-            )
+            parts.append(debit_tables(self._debits(serial, path, bill, again, starts), lines_of(bill, again)))
         else:
             parts.append(self._write_debits(serial, bill, again, starts, count))
         parts += [
@@ -181,7 +179,7 @@ class _Report:
             number += 1
             following = next(chunks, None)
             here = names.debits(serial, number)
-            tables = debit_tables(chunk, lines_of(bill, again), here, serial)
+            tables = debit_tables(chunk, lines_of(bill, again), names.between(here, names.bill(serial)))
             self._put(here, debits_page(serial, bill, tables, number, following is not None))
             chunk = following
         way = names.between(names.bill(serial), names.debits(serial, 1))
@@ -201,7 +199,8 @@ class _Report:
                 starts.setdefault(n, f"{here}#debits-{n}")
                 if (shown.log, shown.position) in self._differing:
                     self._places[shown.log, shown.position] = f"{here}#{names.anchor(shown.log, shown.position)}"
-                yield n, summed.rows(shown, self._heads[shown.log])
+                under = proof(shown, self._heads[shown.log])
+                yield n, summed.rows(shown.log, shown.position, shown.topic, shown.state, under)
                 rows, self._month.debits = rows + 1, self._month.debits + 1
             yield n, summed.sum_row()
             rows += 1
