@@ -6,7 +6,7 @@ them, and gives `Html`, which is not escaped again. A value of the wrong type is
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
 from itertools import islice, zip_longest
 from typing import Any
@@ -63,6 +63,8 @@ def text(value: object) -> Html:
 
 def join(*parts: object) -> Html:
     """Parts one after another."""
+    if len(parts) == 1:
+        return text(parts[0])
     return Html("".join(map(text, parts)))
 
 
@@ -73,6 +75,8 @@ def page(title: str, *parts: object) -> str:
 
 def element(name: str, *parts: object, **attributes: str) -> Html:
     """`cls` is the class."""
+    if not attributes:
+        return Html(f"<{name}>{join(*parts)}</{name}>")
     named = (("class" if key == "cls" else key, value) for key, value in attributes.items() if value)
     given = "".join(f' {key}="{escape(value)}"' for key, value in named)
     return Html(f"<{name}{given}>{join(*parts)}</{name}>")
@@ -103,6 +107,12 @@ def facts(rows: Iterable[tuple[object, object]]) -> Html:
     """A table of names and values."""
     made = (element("tr", element("td", name), element("td", value)) for name, value in rows)
     return element("table", *made, cls="facts")
+
+
+def coded(rows: Mapping[str, object]) -> Html:
+    """As `facts`, of names of our own and of values to be copied."""
+    made = (f"<tr><td>{name}</td><td><code>{text(value)}</code></td></tr>" for name, value in rows.items())
+    return Html(f'<table class="facts">{"".join(made)}</table>')
 
 
 def table(head: Iterable[str], rows: Iterable[Html]) -> Html:

@@ -326,7 +326,7 @@ def test_a_changed_debit_is_led_to_and_its_proof_is_none(market: Market, tmp_pat
     assert place == f"quota-{debit.position}"
     (row,) = [row for row in pages.pages[path].all("tr") if row.attributes.get("id") == place]
     assert number(row.texts[5]) == number(row.texts[6]) + 1
-    assert "which is not the signed root" in pages.pages[path].text
+    assert "a root that is not the signed one" in pages.pages[path].text
     assert "prove nothing" in pages.index.text
     roots = pages.roots()
     assert all(root_of(e.leaf, e.index, e.size, e.path) != roots["quota"][0] for e in proofs(pages) if e.log == "quota")

@@ -69,7 +69,7 @@ def replay(
         typer.Option("--bill", help="With --pages: only of these bills.", metavar="NUMBER", show_default=False),
     ] = None,
     debits_max: Annotated[
-        int, typer.Option("--debits-max", min=0, help="With --pages: show so many debits at most; about 3.5 kB each.")
+        int, typer.Option("--debits-max", min=0, help="With --pages: show so many debits at most; about 4 kB each.")
     ] = DEBITS_MAX,
     against: Where = Against.demo,
     var: Var = VAR,

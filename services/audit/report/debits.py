@@ -66,31 +66,29 @@ class LineSum:
 
 def proof(shown: Shown, head: Head) -> m.Html:
     """What it takes to compute the leaf and the root again."""
-    path = head.path(shown.place)
-    fields = m.facts(
-        (
-            ("log", m.code(shown.log)),
-            ("position", m.code(shown.position)),
-            ("stream", m.code(shown.stream)),
-            ("version", m.code(shown.version)),
-            ("topic", m.code(shown.topic)),
-            ("state", m.element("code", shown.state, cls="state")),
-            ("leaf", m.element("code", shown.leaf.hex(), cls="leaf")),
-            ("index, of", m.code(f"{shown.place} of {head.size}")),
-        )
+    path, leaf = head.path(shown.place), shown.leaf.hex()
+    fields = m.coded(
+        {
+            "log": shown.log,
+            "position": shown.position,
+            "stream": shown.stream,
+            "version": shown.version,
+            "topic": shown.topic,
+            "state": shown.state,
+            "leaf": leaf,
+            "index, of": f"{shown.place} of {head.size}",
+        }
     )
     if path is None:
-        return m.details(
-            m.join("leaf ", m.code(shown.leaf.hex()[:16]), "… ", m.verdict(False, no="no checkpoint covers it yet")),
-            fields,
-        )
-    nodes = m.element("ol", *(m.element("li", m.code(node)) for node in path), cls="path", start="0")
-    leads = m.verdict(head.proven, "the signed root", "which is not the signed root")
+        nothing = m.verdict(False, no="no checkpoint covers it yet")
+        return m.details(m.join("leaf ", m.code(leaf[:16]), "… ", nothing), fields)
+    nodes = m.Html("".join(f"<li><code>{node}</code></li>" for node in path))
+    leads = m.verdict(head.proven, "the signed root", "a root that is not the signed one")
     return m.details(
-        m.join("leaf ", m.code(shown.leaf.hex()[:16]), "… and its path to ", leads),
+        m.join("leaf ", m.code(leaf[:16]), "… and its path to ", leads),
         fields,
         m.element("p", f"{len(path)} hashes, from the leaf upwards, lead to ", m.code(head.root), ", ", leads, "."),
-        nodes,
+        m.element("ol", nodes, cls="path", start="0"),
     )
 
 

@@ -9,7 +9,7 @@ from posixpath import dirname, relpath
 
 INDEX = "index.html"
 BILLS_A_PAGE = 200  # of a list: small enough for a telephone
-DEBITS_A_PAGE = 100  # each with its proof: about 3 kB
+DEBITS_A_PAGE = 100  # each with its proof: about 4 kB
 
 
 def listing(number: int) -> str:

@@ -24,7 +24,7 @@ from services.audit.report.listing import Sums, bill_row, listing_page
 from services.audit.report.spool import Spool
 from shared.errors import MalformedCommand, SetupFailed
 
-DEBITS_MAX = 200_000  # with proofs: some 700 MB of pages
+DEBITS_MAX = 200_000  # with proofs: some 800 MB of pages
 
 
 class Written(NamedTuple):
