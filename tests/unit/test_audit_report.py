@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ import pytest
 from services.audit.replay import Audited, audited
 from services.audit.report import names, write_pages
 from services.audit.sources import snapshot, urls_in
-from shared.errors import MalformedCommand, SetupFailed
+from shared.errors import MalformedCommand, SetupFailed, Unavailable
 from tests.unit.audit_plans import subscribed_months
-from tests.unit.audit_world import EAST, JULY, JUNE, Market, Tampering, two_months
+from tests.unit.audit_world import CATALOGUE, EAST, JULY, JUNE, LONG_AGO, Market, Tampering, two_months
 from tests.unit.report_pages import Element, Pages, Proof, leaf_of, number, root_of
 from tokengrid import cli
 
@@ -164,7 +165,14 @@ def test_settlement_comes_to_the_operators_sums(pages: Pages, july: Audited) -> 
     statements = tables[next(n for n, t in enumerate(titles) if t[:2] == ["home", "serving"])]
     operators = tables[next(n for n, t in enumerate(titles) if "owes, yuan" in t)]
     owed = [number(row.texts[3]) for row in statements.all("tr") if row.cells]
-    assert sum(owed) == sum(issued.content["net_fen"] for _, issued, _ in july.computed.statements()) > 0
+    assert sum(owed) == sum(each.issued.content["net_fen"] for each in july.computed.statements()) > 0
+    for row in (row for row in statements.all("tr") if row.cells):
+        path, _ = pages.target("index.html", row.cells[1].one("a").attributes["href"])
+        summed = sum_row(pages.pages[path])
+        lines = [line for line in pages.pages[path].all("div", "wide")[0].all("tr") if len(line.cells) == 9]
+        for column in (7, 8):
+            assert sum(number(line.texts[column]) for line in lines[:-1]) == number(summed[column])
+            assert number(summed[column]) == number(row.texts[3])
     for column in (1, 2, 3, 4):
         assert sum(number(row.texts[column]) for row in operators.all("tr") if row.cells) == sum(owed)
     assert all(row.texts[5] == "agrees" for row in statements.all("tr") if row.cells)
@@ -188,8 +196,8 @@ def test_every_path_leads_from_the_event_to_the_root_on_the_index(pages: Pages, 
         assert root_of(each.leaf, each.index, each.size, each.path) == root
         if each.log == "quota":
             assert each.event[2:] == tuple(quota[each.position])[1:5]
-    assert {each.topic for each in shown if each.log == "billing"} == {"billing.BillIssued:1"}
-    assert len([each for each in shown if each.log == "billing"]) == 8
+    topics = [each.topic for each in shown if each.log == "billing"]
+    assert sorted(topics) == ["billing.BillIssued:1"] * 8 + ["billing.StatementIssued:1"]
 
 
 def test_the_program_on_the_index_checks_them(pages: Pages) -> None:
@@ -373,6 +381,66 @@ def test_a_void_bill_is_listed_and_in_no_sum(tmp_path: Path) -> None:
     assert number(sum_row(month)[4]) == sum(number(row.texts[3]) for row in rows if row.texts[5] != "void")
 
 
+class Meanwhile:
+    """Services at work: something happens when the first checkpoint is asked for, behind what was compared."""
+
+    def __init__(self, client: Any, happens: Callable[[], None]) -> None:
+        self._client, self._happens = client, happens
+
+    def call(self, service: str, method: str, /, **asked: Any) -> Any:
+        if method == "seal":
+            self._happens, happens = (lambda: None), self._happens
+            happens()
+        return self._client.call(service, method, **asked)
+
+
+def test_bills_that_were_issued_meanwhile_are_listed_and_not_judged(tmp_path: Path) -> None:
+    market = Market(tmp_path / "market", seed=3)
+    try:
+        market.publish(LONG_AGO, **CATALOGUE)
+        market.follow()
+        market.open(EAST, "e0", "monthly", 0)
+        market.clock.now = datetime(2026, 7, 2, tzinfo=UTC)
+        market.follow()
+        found = audit_of(Meanwhile(market.client, lambda: market.close_period(JUNE)), JUNE)
+        write_pages(found, tmp_path / "report")
+    finally:
+        market.close()
+    assert (found.report.ok, found.report.bills) == (True, 0)
+    pages = Pages(tmp_path / "report")
+    check_links(pages)
+    (row,) = bill_rows(pages.pages["bills/0001.html"])
+    assert (row.texts[4], row.texts[5]) == ("", "not judged")
+    assert [number(text) for text in sum_row(pages.index.all("div", "wide")[0])[1:]] == [0, 0, 1, 0, 0]
+
+
+def test_a_month_without_bills(market: Market, tmp_path: Path) -> None:
+    written = write_pages(audit_of(market.client, "2026-05"), tmp_path / "report")
+    assert written == (1, 0, ())
+    check_links(Pages(tmp_path / "report"))
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), Unavailable("the broker is gone"), OSError(28, "no space left")]
+)
+def test_a_report_that_is_not_finished_has_no_index(july: Audited, tmp_path: Path, error: BaseException) -> None:
+    def interrupted(done: int, _count: int) -> None:
+        if done == 3:
+            raise error
+
+    folder = tmp_path / "report"
+    with pytest.raises(SetupFailed if isinstance(error, OSError) else type(error)):
+        write_pages(july, folder, written=interrupted)
+    assert (folder / "bills" / "0001" / "000002.html").exists()
+    assert sorted(path.name for path in folder.iterdir()) == ["bills"]
+
+
+def test_what_cannot_be_written_is_told(july: Audited, tmp_path: Path) -> None:
+    with pytest.raises(SetupFailed, match="was not finished"):
+        write_pages(july, tmp_path / "report", progress=lambda *_: (tmp_path / "report" / "bills").touch())
+    assert not (tmp_path / "report" / "index.html").exists()
+
+
 # -- what is hostile --------------------------------------------------------------------------------
 SUBSCRIBER = "../../../tmp/\"><script>alert('x')</script>&amp;\u202e\r\n\\"
 MODEL = "</code></td><img src=x onerror=alert(1)>%2e%2e/"
@@ -406,7 +474,9 @@ def test_hostile_names_are_text_and_in_no_path(market: Market, tmp_path: Path) -
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep"]
     pages = Pages(tmp_path / "deep" / "er" / "report")
     assert all(
-        re.fullmatch(r"index\.html|bills/[0-9]{4}\.html|bills/[0-9]{4}/[0-9]{6}(-[0-9]{4})?\.html", p)
+        re.fullmatch(
+            r"index\.html|settlement/[0-9]{4}\.html|bills/[0-9]{4}\.html|bills/[0-9]{4}/[0-9]{6}(-[0-9]{4})?\.html", p
+        )
         for p in pages.paths
     )
     check_links(pages)

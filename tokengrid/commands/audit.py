@@ -88,7 +88,9 @@ def replay(
         found = audited(client, month, rate.update, verifier_keys=keys, asks=source is Source.rpc)
         report, written = found.report, None
         if pages is not None:
-            written = write_pages(found, pages, bills=bill or (), debits_max=debits_max, progress=rate.update)
+            written = write_pages(
+                found, pages, bills=bill or (), debits_max=debits_max, progress=rate.update, written=rate.written
+            )
     if written is not None:
         shown = f"{pages}/index.html: {written.pages:,} pages, {written.debits:,} debits with their proofs"
         typer.echo(" ".join((f"{shown}.", *written.left_out)), err=True)

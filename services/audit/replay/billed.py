@@ -271,7 +271,7 @@ class Billed:
             if len(cut_offs) > 1:
                 expected["quota_positions"] = cut_offs
             self.statements_computed[home, serving] = expected
-            self._differ("statements", issued, f"{home}/{serving}", _unequal(expected, issued.content, {}))
+            self._differ("statements", issued, f"{home}/{serving}", statement_differences(expected, issued))
         for pair, first in metered.pairs.items():
             due = any(position <= latest[shard] for shard, position in first.items())
             if due and pair not in self.statements:
@@ -288,6 +288,11 @@ class Billed:
 def bill_differences(computed: Raw, issued: Issued) -> Iterator[tuple[str, Any, Any]]:
     """Path, computed and issued value of each field of a bill that differs."""
     return _unequal(computed, {**BILL_DEFAULTS, **issued.content}, LINE_DEFAULTS)
+
+
+def statement_differences(computed: Raw, issued: Issued) -> Iterator[tuple[str, Any, Any]]:
+    """As `bill_differences`, of a statement."""
+    return _unequal(computed, issued.content, {})
 
 
 def _unequal(expected: Raw, found: Raw, line_defaults: Raw) -> Iterator[tuple[str, Any, Any]]:

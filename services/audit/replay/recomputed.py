@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from services.audit.replay.account import Account
-from services.audit.replay.billed import Billed, Issued, bill_differences
+from services.audit.replay.billed import Billed, Issued, bill_differences, statement_differences
 from services.audit.replay.charges import Carries
 from services.audit.replay.findings import AuditReport
 from services.audit.replay.prices import Prices, Raw
@@ -42,6 +42,16 @@ class Again(NamedTuple):
 
     computed: Raw
     differences: tuple[tuple[str, Any, Any], ...]
+
+
+class Settled(NamedTuple):
+    """A statement between two operators, as it was issued and as it was computed again; one that was issued behind what
+    the audit read was not."""
+
+    home: str
+    serving: str
+    issued: Issued
+    again: Again | None
 
 
 class Recomputed:
@@ -91,10 +101,14 @@ class Recomputed:
         number = bill.issued.content["number"]
         return self._billed.paid.get(number, 0), self._billed.credited.get(number, 0)
 
-    def statements(self) -> Iterator[tuple[tuple[str, str], Issued, Raw]]:
-        """(home, serving), the statement as it was issued, and as it was computed again."""
+    def statements(self) -> Iterator[Settled]:
+        """In the order of the operators' names."""
         for pair, issued in sorted(self._billed.statements.items()):
-            yield pair, issued, self._billed.statements_computed.get(pair, {})
+            computed = self._billed.statements_computed.get(pair)
+            again = None
+            if computed is not None:
+                again = Again(computed, tuple(statement_differences(computed, issued)))
+            yield Settled(*pair, issued, again)
 
 
 class Audited(NamedTuple):

@@ -284,7 +284,7 @@ class _Audit:
             invariants_hold=agrees("invariants"),
             calls_match=agrees("calls"),
             accounts=sum(len(ledger.accounts) for ledger in self.ledgers),
-            bills=len(self.billed.bills),
+            bills=len(self.billed.judged),
             statements=len(self.billed.statements),
             events=events,
             debited=sum(ledger.debited for ledger in self.ledgers),

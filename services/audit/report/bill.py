@@ -125,7 +125,7 @@ def _line(n: int, line: Line, prices: Prices, start: str, judged: bool) -> m.Htm
         m.Figure(n),
         m.join(billed.get("text", "not billed"), m.element("div", _about(known), cls="quiet")),
         figures[0],
-        beside(_counted(billed), _counted(computed), tokens, judged),
+        beside(counted(billed), counted(computed), tokens, judged),
         rate,
         *figures[1:],
         m.yuan(billed.get("fen", "none")),
@@ -140,7 +140,7 @@ def _line(n: int, line: Line, prices: Prices, start: str, judged: bool) -> m.Htm
 _QUANTITIES = (("calls", m.whole), ("amount", m.points), ("charged", m.points))
 
 
-def _counted(line: Raw) -> Any:
+def counted(line: Raw) -> Any:
     """Tokens by class, without those that are none."""
     usage = line.get("usage", {})
     return {name: usage[name] for name in CLASSES if usage.get(name)} if isinstance(usage, dict) else usage

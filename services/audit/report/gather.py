@@ -47,7 +47,6 @@ class Wanted(NamedTuple):
     """A bill whose debits are shown, as the `serial`-th of the report."""
 
     serial: int
-    issued_at: int  # position in billing's log
     period: str
     carries: Carries
 
@@ -58,13 +57,17 @@ def line_key(kind: object, model: object, rate_card: object) -> str:
 
 
 def gather(
-    audited: Audited, wanted: Mapping[str, Wanted], spool: Spool, progress: Progress | None = None
+    audited: Audited,
+    wanted: Mapping[str, Wanted],
+    issued: Mapping[int, tuple[int, str]],
+    spool: Spool,
+    progress: Progress | None = None,
 ) -> dict[str, Head]:
-    """The heads of quota's logs and of billing's, by log; everything of `wanted`, by `operator/account`, is spooled."""
+    """The heads of quota's logs and of billing's, by log. Spooled are the debits of `wanted`, by `operator/account`,
+    and `issued`: events of billing's log by position, with the bill and line that they are spooled under."""
     heads = {}
-    bills = {each.issued_at: (each.serial, ISSUED) for each in wanted.values()}
     places: dict[str, Place] = dict.fromkeys(audited.quota_logs, partial(_place, wanted))
-    places["billing"] = lambda event: bills.get(event["position"])
+    places["billing"] = lambda event: issued.get(event["position"])
     for log, place in places.items():
         tree = spool.tree()
         spool.keep(_shown(audited.logs[log], tree, place, progress or (lambda *_: None)))

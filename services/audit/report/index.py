@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.audit import markup as m
-from services.audit.replay.billed import Issued
 from services.audit.replay.findings import AuditReport, Difference
-from services.audit.replay.prices import Raw
+from services.audit.replay.recomputed import Settled
 from services.audit.report import names
 from services.audit.report.byhand import BY_HAND
 from services.audit.report.gather import Head
 from services.audit.report.listing import Sums
+from services.audit.report.statement import verdict_of
 from shared.errors import AuditFailed, MalformedCommand
 from shared.transparency.keys import VerifierKey
 from shared.transparency.note import Note
@@ -30,7 +30,7 @@ class Month:
 
     sums: dict[str, Sums] = field(default_factory=dict)
     first: dict[str, int] = field(default_factory=dict)
-    statements: Sequence[tuple[tuple[str, str], Issued, Raw]] = ()
+    statements: Sequence[Settled] = ()
     heads: Mapping[str, Head] = field(default_factory=dict)
     listings: int = 0
     debits: int = 0
@@ -153,14 +153,15 @@ def _sums_row(name: object, sums: Sums, cls: str = "") -> m.Html:
     return m.row(name, *counts, m.yuan(sums.billed_fen), m.yuan(sums.computed_fen), head=_MONTH, cls=cls)
 
 
-def _settlement(statements: Sequence[tuple[tuple[str, str], Issued, Raw]]) -> m.Html:
+def _settlement(statements: Sequence[Settled]) -> m.Html:
     rows: list[m.Html] = []
     by_operator: dict[str, list[int]] = {}
-    for (home, serving), issued, computed in statements:
-        fen, again = issued.content.get("net_fen"), computed.get("net_fen", "not computed")
-        agrees = m.verdict(issued.content.get("lines") == computed.get("lines") and fen == again)
-        figures = (m.whole(issued.content.get("calls")), m.yuan(fen), m.yuan(again))
-        rows.append(m.row(home, serving, *figures, agrees, head=_STATEMENTS))
+    for n, statement in enumerate(statements, 1):
+        home, serving, settled = statement.home, statement.serving, statement.issued.content
+        fen = settled.get("net_fen")
+        again = statement.again.computed["net_fen"] if statement.again is not None else "not computed"
+        figures = (m.whole(settled.get("calls")), m.yuan(fen), m.yuan(again))
+        rows.append(m.row(home, m.link(names.statement(n), serving), *figures, verdict_of(statement), head=_STATEMENTS))
         for operator, column in ((home, 0), (serving, 2)):
             sums = by_operator.setdefault(operator, [0, 0, 0, 0])
             sums[column] += m.total([fen])

@@ -27,6 +27,11 @@ def debits(serial: int, number: int) -> str:
     return f"bills/{listing_of(serial):04d}/{serial:06d}-{number:04d}.html"
 
 
+def statement(number: int) -> str:
+    """The page of the `number`-th statement between operators, from 1."""
+    return f"settlement/{number:04d}.html"
+
+
 def listing_of(serial: int) -> int:
     """The number of the page that lists a bill."""
     return (serial - 1) // BILLS_A_PAGE + 1

@@ -6,15 +6,16 @@ on the index.
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from services.audit import markup as m
 from services.audit.replay.findings import Difference
 from services.audit.replay.reader import Progress
-from services.audit.replay.recomputed import Again, Audited, Numbered
+from services.audit.replay.recomputed import Again, Audited, Numbered, Settled
 from services.audit.report import names
 from services.audit.report.bill import USAGE, bill_page, debit_tables, debits_page, lines_of
 from services.audit.report.debits import LineSum, chunked, proof
@@ -22,9 +23,13 @@ from services.audit.report.gather import ISSUED, Head, Wanted, gather, line_key
 from services.audit.report.index import Month, render_html
 from services.audit.report.listing import Sums, bill_row, listing_page
 from services.audit.report.spool import Spool
+from services.audit.report.statement import statement_key, statement_page
 from shared.errors import MalformedCommand, SetupFailed
 
 DEBITS_MAX = 200_000  # with proofs: some 800 MB of pages
+
+
+Told = Callable[[int, int], None]  # how many of how many
 
 
 class Written(NamedTuple):
@@ -52,20 +57,26 @@ def write_pages(
     bills: Collection[str] = (),
     debits_max: int = DEBITS_MAX,
     progress: Progress | None = None,
+    written: Told = lambda _done, _count: None,
 ) -> Written:
     """The report of what was audited, in an empty folder. `bills`: the numbers of those that get pages, all if none is
     named; `debits_max`: how many debits are shown, from the first bill on, where no bill is named.
 
-    Raises MalformedCommand if there is no such bill, SetupFailed for a folder that is not empty, and what the logs'
-    source raises.
+    `progress` is told of the logs, which are read once more, and `written` of the bills.
+
+    Raises MalformedCommand if there is no such bill, SetupFailed for a folder that is not empty or cannot be written
+    to, and what the logs' source raises.
     """
     known = {bill.number for bill in audited.computed.numbered()} if bills else set()
     if missing := sorted(set(bills) - known):
         period = audited.report.period
         raise MalformedCommand(f"There is no bill {missing[0]!r} of {period} in billing's log.", {"bill": missing[0]})
     empty_folder(folder)
-    with tempfile.TemporaryDirectory(prefix=".spool-", dir=folder) as spooled, Spool(Path(spooled)) as spool:
-        return _Report(audited, folder, spool, frozenset(bills), debits_max).write(progress)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".spool-", dir=folder) as spooled, Spool(Path(spooled)) as spool:
+            return _Report(audited, folder, spool, frozenset(bills), debits_max).write(progress, written)
+    except (OSError, sqlite3.Error) as error:
+        raise SetupFailed(f"The report in {folder} was not finished: {error}.") from None
 
 
 class _Report:
@@ -80,17 +91,20 @@ class _Report:
         self._month = Month(place=self._place)
         self._heads: Mapping[str, Head] = {}
         self._shown: dict[str, Wanted] = {}
+        self._issued: dict[int, tuple[int, str]] = {}  # bills and statements, by position: where they are spooled
         # Where what differs is shown: events by log and position, bills by account, number and position.
         self._differing = {(d.log, d.position) for d in audited.report.differences}
         self._about = {d.account for d in audited.report.differences}
         self._places: dict[tuple[str, int], str] = {}
         self._bills: dict[str, str] = {}
 
-    def write(self, progress: Progress | None) -> Written:
+    def write(self, progress: Progress | None, written: Told) -> Written:
         self._choose()
-        self._heads = self._month.heads = gather(self._audited, self._shown, self._spool, progress)
-        self._write_bills()
-        self._month.statements = tuple(self._computed.statements())
+        statements = tuple(self._computed.statements())
+        self._issued |= {each.issued.position: (0, statement_key(n)) for n, each in enumerate(statements, 1)}
+        self._heads = self._month.heads = gather(self._audited, self._shown, self._issued, self._spool, progress)
+        self._write_bills(written)
+        self._write_statements(statements)
         self._put(names.INDEX, render_html(self._report, self._month))
         month = self._month
         return Written(self._pages, month.debits, tuple(month.left_out))
@@ -100,7 +114,10 @@ class _Report:
         """The bills whose debits are shown: those that were asked for, else from the first on while they fit."""
         room, left_out, bills = self._debits_max, 0, 0
         for serial, bill in enumerate(self._computed.numbered(), 1):
-            if not bill.stands or not self._has_page(bill):
+            if not self._has_page(bill):
+                continue
+            self._issued[bill.issued.position] = (serial, ISSUED)
+            if not bill.stands:
                 continue
             count = self._computed.debits(bill)
             if not self._chosen and count > room:
@@ -108,7 +125,7 @@ class _Report:
                 continue
             room -= count
             carries = self._computed.carries(bill)
-            self._shown[bill.stream] = Wanted(serial, bill.issued.position, self._computed.period, carries)
+            self._shown[bill.stream] = Wanted(serial, self._computed.period, carries)
         if self._chosen:
             self._month.left_out.append(f"Only bills that were asked for have pages, {len(self._chosen):,} of them.")
         if left_out:
@@ -122,9 +139,9 @@ class _Report:
         return not self._chosen or bill.number in self._chosen
 
     # -- bills --------------------------------------------------------------------------------------
-    def _write_bills(self) -> None:
-        pages = sum(1 for _ in self._computed.numbered()) + names.BILLS_A_PAGE - 1
-        self._month.listings = pages // names.BILLS_A_PAGE
+    def _write_bills(self, written: Told) -> None:
+        count = sum(1 for _ in self._computed.numbered())
+        self._month.listings = names.listing_of(count) if count else 0
         rows: list[m.Html] = []
         sums = Sums()
         for serial, bill in enumerate(self._computed.numbered(), 1):
@@ -137,6 +154,7 @@ class _Report:
             rows.append(bill_row(names.listing(names.listing_of(serial)), bill, again, path))
             if path:
                 self._write_bill(serial, path, bill, again)
+            written(serial, count)
             if serial % names.BILLS_A_PAGE == 0:
                 self._write_listing(serial, rows, sums)
                 rows, sums = [], Sums()
@@ -164,12 +182,21 @@ class _Report:
             parts.append(debit_tables(self._debits(serial, path, bill, again, starts), lines_of(bill, again)))
         else:
             parts.append(self._write_debits(serial, bill, again, starts, count))
-        parts += [
-            m.join(m.element("h2", "The bill in billing's log"), proof(event, self._heads[event.log]))
-            for event in self._spool.events(serial, ISSUED)
-        ]
+        parts.append(self._issued_as(serial, ISSUED))
         settled = self._computed.settled(bill)
         self._put(path, bill_page(serial, bill, again, self._computed.prices, settled, starts, parts))
+
+    def _issued_as(self, serial: int, line: str) -> m.Html:
+        """The event of a bill or statement, with its proof."""
+        shown = (proof(event, self._heads[event.log]) for event in self._spool.events(serial, line))
+        return m.join(m.element("h2", "As it was issued, in billing's log"), *shown)
+
+    def _write_statements(self, statements: Sequence[Settled]) -> None:
+        self._month.statements = statements
+        for n, statement in enumerate(statements, 1):
+            if ("billing", statement.issued.position) in self._differing:
+                self._places["billing", statement.issued.position] = names.statement(n)
+            self._put(names.statement(n), statement_page(n, statement, self._issued_as(0, statement_key(n))))
 
     def _write_debits(self, serial: int, bill: Numbered, again: Again, starts: dict[int, str], count: int) -> m.Html:
         """The debits on pages of their own; the way to them."""
