@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import importlib.util
 import random
+import string
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ from shared.transparency.keys import SigningKey, VerifierKey
 from tests.unit.audit_plans import subscribed_months
 from tests.unit.audit_world import EAST, JULY, JUNE, Market, two_months
 
+ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
 ROOT = Path(__file__).parents[2]
 
 
@@ -135,6 +138,8 @@ def test_the_page_leads_from_the_total_to_each_debit(evidence: Evidence, keys: l
     shown = [position for position in debits if leaves[position].hex() in page]
     lines = [line for line in verdict.bill["lines"] if line["kind"] in ("usage", "late_usage")]
     assert len(shown) >= sum(line["calls"] for line in lines) > 0
+    assert any(line["kind"] == "late_usage" for line in lines)  # not the debits that June's bill has had
+    assert page.count("adds up to the line") == len(lines)
     for proven in evidence.logs:
         assert proven.checkpoint.partition("\n")[0] in page
 
@@ -201,6 +206,16 @@ LIES: dict[str, Callable[[Evidence], Evidence]] = {
     ),
     "nothing is in it": lambda e: replace(e, logs=()),
 }
+
+
+def test_a_proof_is_canonical_base64(evidence: Evidence, keys: list[VerifierKey]) -> None:
+    """Its last letter has bits that decode to nothing: they are zero, or the file could be changed unnoticed."""
+    padded = next(proven for proven in evidence.logs if proven.proof.endswith("="))
+    at = len(padded.proof.rstrip("=")) - 1
+    other = ALPHABET[ALPHABET.index(padded.proof[at]) + 1]
+    proof = padded.proof[:at] + other + padded.proof[at + 1 :]
+    assert base64.b64decode(proof, validate=True) == padded.proof_bytes
+    assert refused(pack(_log(padded.log, lambda proven: replace(proven, proof=proof))(evidence)), keys)
 
 
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from services.audit.replay import AuditReport, render_html, run_audit
+from services.audit.replay import AuditReport, run_audit
+from services.audit.report import render_html
 from services.audit.sources import snapshot, urls_in
 from shared.errors import MalformedCommand, SetupFailed, TokengridError
 from tests.unit.audit_world import JULY, Market, two_months

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from services.audit.keys import key_of
-from services.audit.replay import render_html, run_audit
+from services.audit.replay import run_audit
 from services.audit.replay.billed import sha256_of
+from services.audit.report import render_html
 from shared.transparency.checkpoint import Checkpoint, sign_checkpoint
 from shared.transparency.keys import SigningKey
 from tests.unit.audit_scene import Scene, flags, found

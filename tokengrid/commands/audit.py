@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from services.audit.replay import render_html, run_audit
+from services.audit.replay import audited
+from services.audit.report import DEBITS_MAX, empty_folder, render_html, write_pages
 from tokengrid.commands import audit_archive, audit_evidence, audit_log, audit_streams, audit_tiles, audit_witness
 from tokengrid.commands.audit_progress import Rate
 from tokengrid.commands.audit_sources import Keys, Source, keys_by_log, opened
@@ -54,6 +55,22 @@ def replay(
     archive: Annotated[
         Path | None, typer.Option("--archive", help="The archive's folder.", metavar="FOLDER", show_default=False)
     ] = None,
+    pages: Annotated[
+        Path | None,
+        typer.Option(
+            "--pages",
+            help="Write the month as pages into this empty folder: from the total to each bill, line, debit and proof.",
+            metavar="FOLDER",
+            show_default=False,
+        ),
+    ] = None,
+    bill: Annotated[
+        list[str] | None,
+        typer.Option("--bill", help="With --pages: only of these bills.", metavar="NUMBER", show_default=False),
+    ] = None,
+    debits_max: Annotated[
+        int, typer.Option("--debits-max", min=0, help="With --pages: show so many debits at most; about 4 kB each.")
+    ] = DEBITS_MAX,
     against: Where = Against.demo,
     var: Var = VAR,
     json: AsJson = False,
@@ -63,8 +80,20 @@ def replay(
     Exit code 0 only if nothing differs. What only services can answer is told as not asked where none are.
     """
     keys = keys_by_log(key)
+    if bill and pages is None:
+        raise typer.BadParameter("it says of which bills there are pages: name their folder with --pages")
+    if pages is not None:
+        empty_folder(pages)
     with opened(source, against, var, broker, database, archive=archive) as client, Rate() as rate:
-        report = run_audit(client, month, rate.update, verifier_keys=keys, asks=source is Source.rpc)
+        found = audited(client, month, rate.update, verifier_keys=keys, asks=source is Source.rpc)
+        report, written = found.report, None
+        if pages is not None:
+            written = write_pages(
+                found, pages, bills=bill or (), debits_max=debits_max, progress=rate.update, written=rate.written
+            )
+    if written is not None:
+        shown = f"{pages}/index.html: {written.pages:,} pages, {written.debits:,} debits with their proofs"
+        typer.echo(" ".join((f"{shown}.", *written.left_out)), err=True)
     if html is not None:
         html.write_text(render_html(report))
     if json:

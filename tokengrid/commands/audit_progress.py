@@ -1,4 +1,4 @@
-"""How far a replay has come, on stderr: a bar with the rate, one line for each log."""
+"""How far a replay has come, on stderr: a bar with the rate, one line for each log, and one for its report."""
 
 from __future__ import annotations
 
@@ -17,17 +17,21 @@ class Rate:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed:,} of {task.total:,} events"),
+            TextColumn("{task.completed:,} of {task.total:,} {task.fields[unit]}"),
             _Speed(),
             console=Console(stderr=True),
             transient=True,
         )
         self._tasks: dict[str, TaskID] = {}
 
-    def update(self, log: str, done: int, total: int) -> None:
+    def update(self, log: str, done: int, total: int, unit: str = "events") -> None:
         if log not in self._tasks:
-            self._tasks[log] = self._progress.add_task(log, total=total)
+            self._tasks[log] = self._progress.add_task(log, total=total, unit=unit)
         self._progress.update(self._tasks[log], completed=done, total=total)
+
+    def written(self, done: int, total: int) -> None:
+        """Bills of the report."""
+        self.update("pages", done, total, "bills")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -42,4 +46,4 @@ class Rate:
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{int(speed):,} events/s" if speed else "")
+        return Text(f"{int(speed):,} {task.fields['unit']}/s" if speed else "")

@@ -17,7 +17,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
 
-from services.audit.replay import AuditReport, render_html, run_audit
+from services.audit.replay import AuditReport, run_audit
+from services.audit.report import render_html
 from services.catalog.sample import sample_publication
 from shared.clock import FrozenClock, period_bounds, system_clock
 from shared.config import SERVICES

@@ -5,8 +5,6 @@ It must not know what the events mean. Whatever it reads may come from an advers
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import zlib
 from typing import Annotated
@@ -15,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from shared.errors import AuditFailed
+from shared.transparency.encoding import from_base64
 
 MAGIC = "tokengrid/evidence/v1"
 PLAIN_BYTES_MAX = 1 << 28  # a bill of a million debits; a file that grows beyond it is a bomb
@@ -45,9 +44,9 @@ class Proven(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def proof_bytes(self) -> bytes:
         """Raises AuditFailed."""
         try:
-            return base64.b64decode(self.proof, validate=True)
-        except binascii.Error:
-            raise AuditFailed(f"the proof of {self.log} is not base64") from None
+            return from_base64(self.proof)
+        except ValueError:
+            raise AuditFailed(f"the proof of {self.log} is not canonical base64") from None
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

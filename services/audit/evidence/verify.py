@@ -15,9 +15,11 @@ import msgspec
 from services.audit.evidence.package import Event, Evidence, Proven
 from services.audit.replay.account import Account
 from services.audit.replay.billed import Billed
+from services.audit.replay.charges import Carries
 from services.audit.replay.findings import Difference, Findings
 from services.audit.replay.ledger import Ledger
 from services.audit.replay.prices import Prices
+from services.audit.replay.recomputed import Again, Numbered, Recomputed
 from services.audit.replay.subscriptions import Subscriptions
 from services.audit.replay.usage import Metered
 from shared.errors import AuditFailed
@@ -42,7 +44,8 @@ class Signed(NamedTuple):
 
 class Verdict(NamedTuple):
     """What was proven. `bill` as issued; `void`, `paid_fen`, `credited_fen`: what became of it as far as the evidence
-    goes; `leaves`: hash of each event by log and position; `differences`: what does not agree, none if it is honest."""
+    goes; `leaves`: hash of each event by log and position; `differences`: what does not agree, none if it is honest.
+    `computed`: the bill computed again, None if it was void before; `carries`: which debits it has."""
 
     bill: dict[str, Any]
     bill_sha256: str
@@ -52,6 +55,10 @@ class Verdict(NamedTuple):
     signed: tuple[Signed, ...]
     leaves: Mapping[str, Mapping[int, bytes]]
     differences: tuple[Difference, ...]
+    numbered: Numbered
+    computed: Again | None
+    carries: Carries
+    prices: Prices
 
     @property
     def ok(self) -> bool:
@@ -146,6 +153,9 @@ def _judged(evidence: Evidence, signed: tuple[Signed, ...], leaves: dict[str, di
     ledger = _ledger(evidence.of(log), account, prices, findings, metered)
     billed.check_bills(ledger.accounts, metered, prices)
     ledger.finish()
+    recomputed = Recomputed(billed, ledger.accounts, metered, prices)
+    (numbered,) = (each for each in recomputed.numbered() if each.issued.position == issued.position)
+    computed = recomputed.again(numbered)
     for event in evidence.of("billing").events:
         if event.position > issued.position and event.stream == issued.stream:
             billed.apply(event.position, event.stream, event.topic, msgspec.json.decode(event.state))
@@ -159,6 +169,10 @@ def _judged(evidence: Evidence, signed: tuple[Signed, ...], leaves: dict[str, di
         signed=signed,
         leaves=leaves,
         differences=tuple(d for d in findings.differences if not _is_beyond(d, log)),
+        numbered=numbered,
+        computed=computed,
+        carries=recomputed.carries(numbered),
+        prices=prices,
     )
 
 

@@ -5,7 +5,7 @@ What it knows, it knows from the published contract.
 """
 
 from services.audit.replay.findings import AuditReport, Difference
-from services.audit.replay.page import render_html
-from services.audit.replay.run import run_audit
+from services.audit.replay.recomputed import Audited
+from services.audit.replay.run import audited, run_audit
 
-__all__ = ["AuditReport", "Difference", "render_html", "run_audit"]
+__all__ = ["AuditReport", "Audited", "Difference", "audited", "run_audit"]

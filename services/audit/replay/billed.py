@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from services.audit.replay.account import Account
 from services.audit.replay.calendar import instant, period_end, period_start
-from services.audit.replay.charges import LINE_DEFAULTS, Subscribed, plan_lines, running_terms
+from services.audit.replay.charges import LINE_DEFAULTS, Carries, Subscribed, plan_lines, running_terms
 from services.audit.replay.findings import Area, Findings
 from services.audit.replay.prices import Prices, Raw
 from services.audit.replay.rating import bill_of, statement_of
@@ -60,7 +60,9 @@ class Billed:
         self._shards = shards
         self.bills: dict[str, Issued] = {}  # of the period, those that stand, by `operator/account`
         self.numbers: dict[str, tuple[str, Issued]] = {}  # of the period, void or not: `operator/account` and bill
+        self.judged: dict[str, Issued] = {}  # those of `bills` that were computed again and compared
         self.statements: dict[tuple[str, str], Issued] = {}  # of the period, by (home, serving)
+        self.statements_computed: dict[tuple[str, str], Raw] = {}
         self.cuts: dict[str, list[Cut]] = {}  # of the bills that stand
         self._findings = findings
         self._serials: dict[str, int] = {}
@@ -171,26 +173,38 @@ class Billed:
             if account is None:
                 self._wrong("bills", "bill of no account", issued.position, stream, "an opened account", "none")
                 continue
-            earlier = [cut for cut in self.cuts[stream] if cut.position < issued.position]
-            cut_off = issued.content["quota_position"]
-            carries = partial(self._carries, cut_off=cut_off, of=lambda cut: cut.quota_position, earlier=earlier)
-            grants = metered.grants.get(stream, [])
-            usage = metered.usage.get(stream, {})
-            expected = bill_of(
-                issued.content,
-                account,
-                [g for g in grants if carries(g.period, g.section)],
-                [(k, s) for k, s in usage.items() if k.period == self.period and k.section <= cut_off],
-                [(k, s) for k, s in usage.items() if k.period < self.period and carries(k.period, k.section)],
-                prices,
-                self._subscribed(stream, issued.content, earlier, prices),
+            self.judged[stream] = issued
+            self._differ(
+                "bills", issued, stream, bill_differences(self.computed(issued, account, metered, prices), issued)
             )
-            expected["quota_log"] = self._log_of(stream)
-            self._compare("bills", issued, stream, expected, {**BILL_DEFAULTS, **issued.content}, LINE_DEFAULTS)
         self._check_all_billed(accounts)
 
-    def _subscribed(self, stream: str, bill: Raw, earlier: list[Cut], prices: Prices) -> Subscribed:
+    def computed(self, issued: Issued, account: Account, metered: Metered, prices: Prices) -> Raw:
+        """A bill of the period, computed again."""
+        carries = self.carries(account.stream, issued)
+        carried = [(key, sums) for key, sums in metered.usage.get(account.stream, {}).items() if carries(*key[:2])]
+        bill = bill_of(
+            issued.content,
+            account,
+            [g for g in metered.grants.get(account.stream, []) if carries(g.period, g.section)],
+            [(key, sums) for key, sums in carried if key.period == self.period],
+            [(key, sums) for key, sums in carried if key.period != self.period],
+            prices,
+            self._subscribed(account.stream, issued, prices),
+        )
+        return bill | {"quota_log": self._log_of(account.stream)}
+
+    def carries(self, stream: str, issued: Issued) -> Carries:
+        """Whether a bill of the period has what is of a period and stands at a position of quota's log."""
+        cut_off, earlier = issued.content["quota_position"], self._earlier(stream, issued)
+        return partial(self._carries, cut_off=cut_off, of=lambda cut: cut.quota_position, earlier=earlier)
+
+    def _earlier(self, stream: str, issued: Issued) -> list[Cut]:
+        return [cut for cut in self.cuts.get(stream, ()) if cut.position < issued.position]
+
+    def _subscribed(self, stream: str, issued: Issued, prices: Prices) -> Subscribed:
         """What a bill has of its account's subscriptions and credits, as known at its cut-off in billing's log."""
+        bill, earlier = issued.content, self._earlier(stream, issued)
         known = bill.get("billing_position", 0)
         carries = partial(self._carries, cut_off=known, of=lambda cut: cut.billing_position, earlier=earlier)
         given = sum(fen for position, fen in self._credits.get(stream, ()) if position <= known)
@@ -256,18 +270,29 @@ class Billed:
             )
             if len(cut_offs) > 1:
                 expected["quota_positions"] = cut_offs
-            self._compare("statements", issued, f"{home}/{serving}", expected, issued.content, {})
+            self.statements_computed[home, serving] = expected
+            self._differ("statements", issued, f"{home}/{serving}", statement_differences(expected, issued))
         for pair, first in metered.pairs.items():
             due = any(position <= latest[shard] for shard, position in first.items())
             if due and pair not in self.statements:
                 self._wrong("statements", "statement is missing", 0, "/".join(pair), "a statement", "none")
 
-    def _compare(self, area: Area, issued: Issued, about: str, expected: Raw, found: Raw, defaults: Raw) -> None:
-        for what, want, has in _unequal(expected, found, defaults):
+    def _differ(self, area: Area, issued: Issued, about: str, differing: Iterator[tuple[str, Any, Any]]) -> None:
+        for what, want, has in differing:
             self._wrong(area, f"{what} is not what was computed", issued.position, about, want, has)
 
     def _wrong(self, area: Area, what: str, position: int, about: str, expected: Any, found: Any) -> None:
         self._findings.add(area, what, "billing", position, about, expected, found)
+
+
+def bill_differences(computed: Raw, issued: Issued) -> Iterator[tuple[str, Any, Any]]:
+    """Path, computed and issued value of each field of a bill that differs."""
+    return _unequal(computed, {**BILL_DEFAULTS, **issued.content}, LINE_DEFAULTS)
+
+
+def statement_differences(computed: Raw, issued: Issued) -> Iterator[tuple[str, Any, Any]]:
+    """As `bill_differences`, of a statement."""
+    return _unequal(computed, issued.content, {})
 
 
 def _unequal(expected: Raw, found: Raw, line_defaults: Raw) -> Iterator[tuple[str, Any, Any]]:

@@ -51,9 +51,9 @@ class Findings:
 @dataclass(frozen=True)
 class AuditReport:
     """What was audited and whether it agrees. `debited`: millipoints of all debits; `events`: by log;
-    `checkpoints`: by log, the signed head that was verified (`size`, `root_sha256`, `verifier_key`, empty where
-    nobody gave one). `not_asked`: what could not be compared, because the logs were read where no services answer;
-    `balances_match` is then None."""
+    `checkpoints`: by log, the signed head that was verified (`size`, `root_sha256`, `note`, the checkpoint as it was
+    signed, and `verifier_key`, empty where nobody gave one). `not_asked`: what could not be compared, because the logs
+    were read where no services answer; `balances_match` is then None."""
 
     period: str
     balances_match: bool | None

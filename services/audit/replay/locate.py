@@ -64,10 +64,11 @@ def locate(client: Caller, reader: LogReader, findings: Findings, after: int, si
 def _leaves(reader: LogReader, after: int, size: int) -> Iterator[tuple[int, str, bytes]]:
     """Position, stream and leaf hash of each place up to `size`, read again; empty ones where there is no event."""
     due = after + 1
-    for position, stream, leaf in reader.leaves(after, size):
+    for leaf, event in reader.again(after, size):
+        position = event["position"]
         if position < due:
             continue  # it stands twice
         yield from ((gap, "", b"") for gap in range(due, position))
-        yield position, stream, leaf
+        yield position, event["stream"], leaf
         due = position + 1
     yield from ((gap, "", b"") for gap in range(due, size + 1))

@@ -37,6 +37,7 @@ class Proofs:
         `asks`: whether there are services; without them, and without a key, signatures cannot be verified."""
         self.signed: dict[str, dict[int, tuple[bytes, int]]] = {}  # log -> size -> root, position in audit's log
         self.verified: dict[str, dict[str, Any]] = {}
+        self._notes: dict[str, tuple[int, str]] = {}  # of each log: size and text of the largest checkpoint
         self._client = client
         self._findings = findings
         self._seed = seed
@@ -88,6 +89,7 @@ class Proofs:
         if (checkpoint.size, checkpoint.root.hex()) != (event["size"], event["root_sha256"]):
             self._wrong("checkpoint is not what its event says", "audit", position, event["size"], checkpoint.size)
         of_log = self.signed.setdefault(stream, {})
+        self._notes[stream] = max(self._notes.get(stream, (0, "")), (checkpoint.size, event["note"]))
         known = of_log.setdefault(checkpoint.size, (checkpoint.root, position))
         if known[0] != checkpoint.root:
             self._wrong("two roots were signed for one size", "audit", position, known[0].hex(), checkpoint.root.hex())
@@ -165,9 +167,10 @@ class Proofs:
         if not self._asks:
             self._check_last(reader)
             return
-        sealed = self._sealed(log, reader.position, wait_s)
-        if sealed is None:
+        answered = self._sealed(log, reader.position, wait_s)
+        if answered is None:
             return
+        sealed, note = answered
         reader.wanted.add(sealed.size)
         if sealed.size == reader.position:
             reader.roots[sealed.size] = reader.tree.root()
@@ -186,6 +189,7 @@ class Proofs:
             "size": sealed.size,
             "root_sha256": sealed.root.hex(),
             "verifier_key": str(self._keys[log]),
+            "note": note,
         }
         self._check_samples(reader, sealed)
 
@@ -217,13 +221,15 @@ class Proofs:
                 "size": size,
                 "root_sha256": of_log[size][0].hex(),
                 "verifier_key": str(key) if key else "",
+                "note": self._notes[log][1],
             }
             if key is None:
                 self.not_asked.append(f"signatures of {log}: no verifier key was given, its checkpoints are unproven")
         if reader.position > size:
             self.not_asked.append(f"signature over {log} from {size + 1:,} to {reader.position:,}: no checkpoint yet")
 
-    def _sealed(self, log: str, position: int, wait_s: float) -> Checkpoint | None:
+    def _sealed(self, log: str, position: int, wait_s: float) -> tuple[Checkpoint, str] | None:
+        """The checkpoint of the log's head, and its note."""
         until = time.monotonic() + wait_s
         while True:
             try:
@@ -241,7 +247,7 @@ class Proofs:
         if checkpoint is not None and checkpoint.size < position:
             self._wrong("checkpoint is of an earlier head", log, position, position, checkpoint.size)
             return None
-        return checkpoint
+        return None if checkpoint is None else (checkpoint, answer["note"])
 
     def _check_samples(self, reader: LogReader, sealed: Checkpoint) -> None:
         log, size = reader.log, sealed.size

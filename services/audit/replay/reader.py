@@ -85,13 +85,12 @@ class LogReader:
         leaf = self._leaf_hash(e["position"], e["stream"], e["version"], e["topic"], e["state"])
         return leaf, e["stream"], msgspec.json.decode(e["state"])
 
-    def leaves(self, after: int, to: int) -> Iterator[tuple[int, str, bytes]]:
-        """Position, stream and leaf hash of the events behind `after`, up to `to`, read again."""
+    def again(self, after: int, to: int) -> Iterator[tuple[bytes, Mapping[str, Any]]]:
+        """Leaf hash of each event behind `after`, up to `to`, and the event as it is answered, read again."""
         while after < to:
             page = self._page(after, min(PAGE, to - after))
             for e in page:
-                leaf = self._leaf_hash(e["position"], e["stream"], e["version"], e["topic"], e["state"])
-                yield e["position"], e["stream"], leaf
+                yield self._leaf_hash(e["position"], e["stream"], e["version"], e["topic"], e["state"]), e
             if not page or page[-1]["position"] <= after:
                 return
             after = page[-1]["position"]

@@ -22,6 +22,7 @@ from services.audit.replay.orders import Orders
 from services.audit.replay.prices import Prices, Raw
 from services.audit.replay.proofs import Proofs
 from services.audit.replay.reader import Caller, LogReader, Progress
+from services.audit.replay.recomputed import Audited, Recomputed
 from services.audit.replay.sharding import is_of_quota, log_name, log_of, shard_of
 from services.audit.replay.subscriptions import Subscriptions
 from services.audit.replay.usage import Metered
@@ -58,6 +59,30 @@ def run_audit(
     the sampled proofs. What does not agree is in the report; raises only what the client raises when a service or
     source cannot be asked.
     """
+    return audited(
+        client,
+        period,
+        progress,
+        verifier_keys=verifier_keys,
+        seed=seed,
+        wait_s=wait_s,
+        calls_wait_s=calls_wait_s,
+        asks=asks,
+    ).report
+
+
+def audited(
+    client: Caller,
+    period: str,
+    progress: Progress | None = None,
+    *,
+    verifier_keys: Mapping[str, str] | None = None,
+    seed: int = 0,
+    wait_s: float = FOLLOW_WAIT_S,
+    calls_wait_s: float = CALLS_WAIT_S,
+    asks: bool = True,
+) -> Audited:
+    """As `run_audit`, with what was computed again and the logs that it was computed from."""
     return _Audit(client, period, progress, verifier_keys, seed, asks).run(wait_s, calls_wait_s)
 
 
@@ -92,7 +117,7 @@ class _Audit:
         self._heads: dict[str, int] = {}
         self._latest = ""
 
-    def run(self, wait_s: float, calls_wait_s: float) -> AuditReport:
+    def run(self, wait_s: float, calls_wait_s: float) -> Audited:
         audit = LogReader(self._client, "audit", self.proofs.apply, self.findings, self._progress)
         audit.read_on()
         self.ledgers = [self._ledger(shard, log) for shard, log in enumerate(self.quota_logs)]
@@ -126,7 +151,9 @@ class _Audit:
         self._check_shards()
         for ledger in self.ledgers:
             ledger.finish()
-        return self._report({log: reader.position for log, reader in self.readers.items()} | {"audit": audit.position})
+        read = {log: reader.position for log, reader in self.readers.items()} | {"audit": audit.position}
+        computed = Recomputed(self.billed, accounts, self.metered, self.prices)
+        return Audited(self._report(read), computed, self.readers, tuple(self.quota_logs))
 
     def _quota_logs(self) -> list[str]:
         """Quota's logs by shard: those for which there are keys, or, where no services answer, those that there are."""
@@ -257,7 +284,7 @@ class _Audit:
             invariants_hold=agrees("invariants"),
             calls_match=agrees("calls"),
             accounts=sum(len(ledger.accounts) for ledger in self.ledgers),
-            bills=len(self.billed.bills),
+            bills=len(self.billed.judged),
             statements=len(self.billed.statements),
             events=events,
             debited=sum(ledger.debited for ledger in self.ledgers),

@@ -18,27 +18,37 @@ CREDIT = "credit"
 
 
 class Sums:
-    """Usage of a model, in tokens by class and millipoints. `charged` is what no grant paid for."""
+    """Usage of a model, in tokens by class and millipoints. `charged` is what no grant paid for; `events`: how many
+    debits and reversals it is the sum of."""
 
-    __slots__ = ("amount", "calls", "charged", "tokens")
+    __slots__ = ("amount", "calls", "charged", "events", "tokens")
 
     def __init__(self) -> None:
-        self.calls = self.amount = self.charged = 0
+        self.calls = self.amount = self.charged = self.events = 0
         self.tokens = [0, 0, 0, 0]
 
     def add(self, other: Sums) -> None:
+        self.events += other.events
         self.calls += other.calls
         self.amount += other.amount
         self.charged += other.charged
         self.tokens = [a + b for a, b in zip(self.tokens, other.tokens, strict=True)]
 
     def debit(self, event: Raw) -> None:
+        self.events += 1
         self.calls += event.get("final", True)
         self.amount += event["amount"]
+        self.charged += _unpaid(event)
         used = event["usage"]
         for n, name in enumerate(CLASSES):
             if name in used:
                 self.tokens[n] += used[name]
+
+    def reverse(self, event: Raw) -> None:
+        """What a debit was given back, points and no tokens."""
+        self.events += 1
+        self.amount -= event["amount"]
+        self.charged -= _unpaid(event)
 
 
 class Granted(NamedTuple):
@@ -84,8 +94,7 @@ class Metered:
         elif topic == "quota.DebitReversed:1":
             row = self._row(position, account, event)
             if row is not None:
-                row.amount -= event["amount"]
-                row.charged -= _unpaid(event)
+                row.reverse(event)
         elif topic == "quota.PointsGranted:1":
             section = self._section(position, account)
             period = period_and_day(event["at"])[0]
@@ -97,7 +106,6 @@ class Metered:
         row = self._row(position, account, event)
         if row is not None:
             row.debit(event)
-            row.charged += _unpaid(event)
         serving = event.get("serving_operator")
         if serving and serving != account.operator:
             period, day = period_and_day(event["at"])
