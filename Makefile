@@ -42,8 +42,9 @@ test-whole: $(VENV)/.dev
 unit: $(VENV)/.dev ## Run the fast tests only: no servers, no demo
 	@$(PYTEST) tests/unit tests/conformance $(ARGS)
 
-soak: $(VENV)/.dev ## Run simulation, properties and fuzzing at length, and kill -9 in turn (TOKENGRID_SOAK_SEEDS, _KILLS)
+soak: $(VENV)/.dev ## Run simulation, properties and fuzzing at length, and kill -9 in turn (TOKENGRID_SOAK_SEEDS, _ACTIONS, _KILLS)
 	@TOKENGRID_SOAK_SEEDS=$${TOKENGRID_SOAK_SEEDS:-5000} TOKENGRID_SOAK_KILLS=$${TOKENGRID_SOAK_KILLS:-48} \
+		TOKENGRID_SOAK_ACTIONS=$${TOKENGRID_SOAK_ACTIONS:-20} \
 		$(BIN)/python -m pytest -q -x tests/simulation tests/unit/test_quota_properties.py \
 		tests/unit/test_quota_fuzz.py tests/e2e/test_kills.py \
 		tests/e2e/test_demo_embedded.py::test_a_whole_published_trace_runs_in_bounded_memory $(ARGS)

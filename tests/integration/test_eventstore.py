@@ -136,7 +136,7 @@ MIGRATE = "import sys; from shared.eventstore.database import *; migrate(engine(
 
 
 def test_several_processes_may_migrate_at_once(url: str) -> None:
-    starting = [subprocess.Popen([sys.executable, "-c", MIGRATE, url], stderr=subprocess.PIPE) for _ in range(4)]
+    starting = [subprocess.Popen([sys.executable, "-c", MIGRATE, url], stderr=subprocess.PIPE) for _ in range(3)]
     failures = [process.stderr.read().decode() for process in starting if process.stderr and process.wait(60)]
     assert failures == []
 

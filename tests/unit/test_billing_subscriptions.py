@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from shared.contracts import subscriptions as s
 from shared.errors import (
-    AccountClosed,
-    AlreadySubscribed,
-    IdempotencyConflict,
-    MalformedCommand,
-    SubscriptionNotActive,
     TrialUsed,
-    Unavailable,
-    UnknownAccount,
-    UnknownPlan,
-    UnknownSubscription,
 )
 from tests.unit.subscription_world import OPERATOR, POINT, World, plan
 
@@ -341,133 +331,3 @@ class TestAhead:
         world.until("2026-07-02")
         assert world.periods()[1:] == ["large 07-01..08-01 6200 fen 62000 points"]
         assert world.available() == 62_000
-
-
-class TestOnce:
-    def test_days_of_downtime_change_nothing_but_when_it_is_done(self, tmp_path: Path) -> None:
-        def year(folder: Path, steps: int) -> list[Any]:
-            world = World(folder)
-            world.open()
-            for each in ("small", "yearly", "rolling", "welcome"):
-                world.take(each)
-            world.until("2026-11-05", hours=steps)
-            found = [
-                (e.subscription, e.number, e.starts_at, e.ends_at, e.plan_version, e.price_fen, e.allowance)
-                for e in world.events(s.PlanPeriodStarted)
-            ]
-            world.close()
-            return sorted(found)
-
-        assert year(tmp_path / "daily", 24) == year(tmp_path / "rarely", 24 * 47)
-
-    def test_an_answer_of_quota_that_is_lost_is_asked_for_again(self, world: World) -> None:
-        asked: list[Any] = []
-
-        def deaf(commands: list[dict[str, Any]]) -> Any:
-            asked.append(commands)
-            world.quota.execute(commands)
-            raise Unavailable("the answer is lost")
-
-        world.billing.submit("subscribe", {"operator": OPERATOR, "account": "a", "request_id": "s", "plan": "small"})
-        with pytest.raises(Unavailable):
-            world.billing.renew(deaf)
-        world.restart()
-        world.work()
-        assert (len(asked), world.grants()) == (1, ["plan/s/1 30000"])
-
-    def test_two_processes_do_it_once(self, world: World) -> None:
-        other = world.another()
-        world.take("small")
-        world.at("2026-07-01")
-        for app in (world.billing, other):
-            app.renew(lambda commands: [{"error": {"code": "Unavailable"}} for _ in commands])
-        for app in (other, world.billing):
-            app.renew(world.quota.execute)
-        world.work()
-        assert len(world.periods()) == len(world.grants()) == 2
-        other.close()
-
-    def test_the_same_request_has_one_effect(self, world: World) -> None:
-        asked = {"operator": OPERATOR, "account": "a", "request_id": "s", "plan": "small"}
-        first = world.billing.submit("subscribe", asked)
-        again = world.billing.submit("subscribe", asked)
-        assert again == first | {"replayed": True}
-        with pytest.raises(IdempotencyConflict):
-            world.billing.submit("subscribe", asked | {"plan": "large"})
-
-    def test_what_quota_refuses_for_good_is_not_charged_nor_asked_for_ever(self, world: World) -> None:
-        def refuse(commands: list[dict[str, Any]]) -> Any:
-            return [{"error": {"code": "LimitExceeded", "message": "", "details": {}}} for _ in commands]
-
-        world.billing.submit("subscribe", {"operator": OPERATOR, "account": "a", "request_id": "s", "plan": "small"})
-        while world.billing.renew(refuse).anything:
-            pass
-        assert (world.periods(), world.status()[0]["status"]) == ([], "paused")
-        world.ask("resume_subscription", subscription="s")
-        assert world.available() == 30_000
-
-    def test_the_read_model_can_be_dropped(self, world: World) -> None:
-        world.take("rolling")
-        world.until("2026-07-15")
-        before = (world.periods(), world.grants())
-        with world.billing.engine.begin() as connection:
-            for table in (
-                "subscriptions",
-                "charges",
-                "orders",
-                "unsettled",
-                "endings",
-                "grants",
-                "accounts",
-                "followed",
-            ):
-                connection.exec_driver_sql(f"DELETE FROM {table}")
-        world.restart()
-        world.work()
-        assert (world.periods(), world.grants()) == before
-
-
-class TestRefusals:
-    @pytest.mark.parametrize(
-        ("command", "fields", "refusal"),
-        [
-            ("subscribe", {"plan": "none"}, UnknownPlan),
-            ("subscribe", {"plan": "small", "account": "nobody"}, UnknownAccount),
-            ("subscribe", {"plan": "small", "starts_at": "2026-05-30T00:00:00Z"}, MalformedCommand),
-            ("subscribe", {"plan": "small", "starts_at": "2028-05-30T00:00:00Z"}, MalformedCommand),
-            ("subscribe", {"plan": "small", "request_id": "r" * 101}, MalformedCommand),
-            ("subscribe", {"plan": "small", "at_once": True}, MalformedCommand),
-            ("subscribe", {"plan": "taken"}, UnknownPlan),
-            ("change_subscription", {"subscription": "s", "plan": "none"}, UnknownPlan),
-            ("change_subscription", {"subscription": "s", "plan": "small"}, AlreadySubscribed),
-            ("change_subscription", {"subscription": "other", "plan": "large"}, UnknownSubscription),
-            ("pause_subscription", {"subscription": "other"}, UnknownSubscription),
-            ("resume_subscription", {"subscription": "s"}, SubscriptionNotActive),
-            ("end_subscription", {"subscription": "s", "occurred_at": "2026-05-30T00:00:00Z"}, MalformedCommand),
-            ("end_subscription", {"subscription": ""}, MalformedCommand),
-        ],
-    )
-    def test_nothing_is_changed(self, world: World, command: str, fields: Any, refusal: type[Exception]) -> None:
-        world.take("small", request_id="s")
-        head = world.billing.log.head()
-        with pytest.raises(refusal):
-            world.ask(command, **fields)
-        assert world.billing.log.head() == head
-
-    def test_a_plan_runs_once_on_an_account(self, world: World) -> None:
-        world.take("small")
-        with pytest.raises(AlreadySubscribed):
-            world.take("small")
-
-    def test_what_is_over_stays_over(self, world: World) -> None:
-        name = world.take("small")
-        world.ask("end_subscription", subscription=name, at_once=True)
-        for command in ("end_subscription", "pause_subscription", "resume_subscription"):
-            with pytest.raises(SubscriptionNotActive):
-                world.ask(command, subscription=name)
-
-    def test_on_a_closed_account_nothing_is_taken(self, world: World) -> None:
-        world.of_quota("close_account")
-        world.follow()
-        with pytest.raises(AccountClosed):
-            world.take("small")
