@@ -22,6 +22,7 @@ td, code, h1, h2, h3, a { unicode-bidi: isolate }
 .sum td { font-weight: 600; border-top: 2px solid #57606a } .part td { border-bottom: 0; padding-bottom: 0 }
 .facts td:first-child { width: 30%; min-width: 7rem } .at { white-space: nowrap }
 code { overflow-wrap: anywhere } .wide { overflow-x: auto } .wide code { overflow-wrap: normal }
+.wide code.long { display: inline-block; min-width: 9rem; overflow-wrap: anywhere }
 summary { cursor: pointer; padding: .2rem 0 }
 pre { overflow-x: auto; background: #f6f8fa; padding: .5rem; white-space: pre-wrap; overflow-wrap: anywhere }
 :target { background: #fff8c5 } .quiet { color: #57606a }
@@ -91,6 +92,11 @@ def code(value: object) -> Html:
     return element("code", value)
 
 
+def long_code(value: object) -> Html:
+    """Of a value that may be a hash or longer, in a table with others."""
+    return element("code", value, cls="long")
+
+
 def verdict(agrees: bool | None, yes: str = "agrees", no: str = "differs", none: str = "not asked") -> Html:
     """Whether something agrees, in words and colour."""
     if agrees is None:
@@ -153,6 +159,12 @@ def whole(value: object) -> Figure:
 def yuan(fen: Any) -> Figure:
     """Fen as yuan, two decimals."""
     return _decimal(fen, 2)
+
+
+def yuan_billed(fen: Any, computed: Any) -> Figure:
+    """As `yuan`, and seen if it is not what was computed; None: nothing was."""
+    shown = yuan(fen)
+    return shown if computed is None or fen == computed else Figure(element("span", shown, cls="no"))
 
 
 def points(millipoints: Any) -> Figure:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pika
 import pytest
 
+from services.audit import replay
 from services.audit.copying import Copier, places
 from services.audit.replay import AuditReport, run_audit
+from services.audit.report import write_pages
 from services.audit.sources import StreamSource
 from shared.config import Settings
 from shared.errors import AuditFailed, MalformedCommand
 from shared.messaging import streams
 from shared.messaging.streams import connected, queue_of, reading
 from tests.unit.audit_world import JULY, Market, two_months
+from tests.unit.report_pages import Pages
+from tests.unit.test_audit_report import check_bill, check_links, check_total
 from tests.unit.test_audit_sources import alike
 
 pytestmark = pytest.mark.servers
@@ -54,6 +59,20 @@ def test_a_replay_of_the_streams_reports_what_one_of_the_services_does(
     assert report.ok, report.differences
     assert {**alike(report), "events": {}} == {**alike(asked), "events": {}}
     assert {log: report.events[log] for log in logs} == {log: asked.events[log] for log in logs}
+
+
+def test_the_pages_of_the_report_are_written_from_the_streams_alone(
+    market: Market, connection: pika.BlockingConnection, tmp_path: Path
+) -> None:
+    Copier(connection, market.client, market.settings).copy_round()
+    keys = market.audit.status()["verifier_keys"]
+    found = replay.audited(StreamSource(connection), JULY, verifier_keys=keys, asks=False)
+    write_pages(found, tmp_path / "report")
+    pages = Pages(tmp_path / "report")
+    check_total(pages)
+    check_links(pages)
+    assert sum(check_bill(pages, path) for path in pages.bills()) > 0
+    assert all("and its path to the signed root" in pages.pages[path].text for path in pages.bills())
 
 
 def test_a_tampered_stream_is_found(market: Market, connection: pika.BlockingConnection) -> None:

@@ -123,7 +123,14 @@ def _differences(verdict: Verdict) -> Iterator[m.Html]:
     if verdict.differences:
         yield m.element("h2", "Differences")
         rows = (
-            m.row(d.what, d.log, m.whole(d.position or ""), m.code(d.expected), m.code(d.found), head=_DIFFERENCES)
+            m.row(
+                d.what,
+                d.log,
+                m.whole(d.position or ""),
+                m.long_code(d.expected),
+                m.long_code(d.found),
+                head=_DIFFERENCES,
+            )
             for d in verdict.differences
         )
         yield m.table(_DIFFERENCES, rows)

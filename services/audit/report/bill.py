@@ -94,7 +94,7 @@ def _facts(bill: Numbered, again: Again | None, settled: tuple[int, int]) -> Ite
     content = bill.issued.content
     computed = again.computed if again is not None else {}
     yield "Operator and account", m.code(bill.stream)
-    yield "Total billed, yuan", m.yuan(content["total_fen"])
+    yield "Total billed, yuan", m.yuan_billed(content["total_fen"], computed.get("total_fen"))
     if again is not None:
         yield "Total computed, yuan", m.yuan(computed["total_fen"])
     yield "Of it VAT", beside(content.get("vat_fen"), computed.get("vat_fen"), m.yuan, again is not None)
@@ -128,7 +128,7 @@ def _line(n: int, line: Line, prices: Prices, start: str, judged: bool) -> m.Htm
         beside(counted(billed), counted(computed), tokens, judged),
         rate,
         *figures[1:],
-        m.yuan(billed.get("fen", "none")),
+        m.yuan_billed(billed.get("fen", "none"), computed.get("fen", "none") if judged else None),
         m.yuan(computed.get("fen", "none" if judged else "")),
         m.Figure(residual),
         m.link(start, "debits") if start else "",
@@ -175,8 +175,9 @@ def _sum(lines: Sequence[Line], judged: bool) -> m.Html:
 def _differences(again: Again | None) -> m.Html:
     if again is None or not again.differences:
         return m.Html()
-    rows = (m.row(m.code(path), m.code(want), m.code(has)) for path, want, has in again.differences)
-    return m.join(m.element("h2", "Differences"), m.table(("what", "computed", "billed"), rows))
+    head = ("what", "computed", "billed")
+    rows = (m.row(*map(m.long_code, difference), head=head) for difference in again.differences)
+    return m.join(m.element("h2", "Differences"), m.table(head, rows))
 
 
 def debit_tables(rows: Iterable[tuple[int, m.Html]], lines: Sequence[Line], lines_at: str = "") -> m.Html:
@@ -201,4 +202,5 @@ def debits_page(serial: int, bill: Numbered, tables: m.Html, number: int, has_ne
     title = f"Debits of bill {bill.number}, page {number}"
     turn = m.element("p", m.Html(" · ".join(ways)))
     back = trail(here, names.INDEX, names.listing(names.listing_of(serial)), names.bill(serial))
-    return m.page(title, back, m.element("h1", title), turn, tables, turn)
+    check = m.link(names.between(here, f"{names.INDEX}#check"), "How to check a debit by hand")
+    return m.page(title, back, m.element("h1", title), turn, tables, turn, m.element("p", check))

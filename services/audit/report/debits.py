@@ -83,13 +83,20 @@ def proof(shown: Shown, head: Head) -> m.Html:
         nothing = m.verdict(False, no="no checkpoint covers it yet")
         return m.details(m.join("leaf ", m.code(leaf[:16]), "… ", nothing), fields)
     nodes = m.Html("".join(f"<li><code>{node}</code></li>" for node in path))
-    leads = m.verdict(head.proven, "the signed root", "a root that is not the signed one")
+    leads = leads_to(head)
     return m.details(
         m.join("leaf ", m.code(leaf[:16]), "… and its path to ", leads),
         fields,
         m.element("p", f"{len(path)} hashes, from the leaf upwards, lead to ", m.code(head.root), ", ", leads, "."),
         m.element("ol", nodes, cls="path", start="0"),
     )
+
+
+def leads_to(head: Head) -> m.Html:
+    """What a path in the tree leads to."""
+    if head.matches and not head.verified:
+        return m.element("span", "the root of a checkpoint that no key was given for", cls="no")
+    return m.verdict(head.matches, "the signed root", "a root that is not the signed one")
 
 
 def tokens(usage: Any) -> m.Html:

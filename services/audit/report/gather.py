@@ -28,13 +28,14 @@ DEBIT, REVERSAL = "quota.TokensDebited:1", "quota.DebitReversed:1"
 
 class Head(NamedTuple):
     """A log's tree, and the signed head that its paths lead to. `size` 0: nobody signed one. `root` is that of the
-    tree at this size; `proven`: it is the signed one."""
+    tree at this size; `matches`: it is the checkpoint's; `verified`: a key that was given has signed the checkpoint."""
 
     log: str
     tree: TreeFile
     size: int
     root: str
-    proven: bool
+    matches: bool
+    verified: bool
 
     def path(self, place: int) -> list[str] | None:
         """The inclusion path of a leaf, hexadecimal; None for one that the checkpoint does not cover."""
@@ -74,7 +75,8 @@ def gather(
         signed: Mapping[str, Any] = audited.report.checkpoints.get(log, {})
         size = signed.get("size", 0)
         root = tree.root(min(size, tree.size)).hex()
-        heads[log] = Head(log, tree, size, root, 0 < size <= tree.size and root == signed["root_sha256"])
+        matches = 0 < size <= tree.size and root == signed["root_sha256"]
+        heads[log] = Head(log, tree, size, root, matches, bool(signed.get("verifier_key")))
     return heads
 
 

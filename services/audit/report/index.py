@@ -14,6 +14,7 @@ from services.audit.replay.findings import AuditReport, Difference
 from services.audit.replay.recomputed import Settled
 from services.audit.report import names
 from services.audit.report.byhand import BY_HAND
+from services.audit.report.debits import leads_to
 from services.audit.report.gather import Head
 from services.audit.report.listing import Sums
 from services.audit.report.statement import verdict_of
@@ -57,6 +58,8 @@ def render_html(report: AuditReport, month: Month | None = None) -> str:
     )
     title = f"Audit of {report.period}"
     outcome = m.verdict(report.ok, "Everything agrees", f"{report.differences_count:,} differences")
+    if report.differences:
+        outcome = m.link("#differences", outcome)
     return m.page(
         title,
         m.element("h1", title, ": ", outcome),
@@ -91,16 +94,18 @@ def _logs(report: AuditReport, heads: Mapping[str, Head]) -> m.Html:
     return m.join(*parts)
 
 
+_UNPROVEN = m.verdict(False, no="none was given: nobody has verified the signature")
+
+
 def _signed(signed: Mapping[str, Any]) -> Iterator[tuple[object, object]]:
     yield "Signed size", m.whole(signed["size"])
     yield "Signed root", m.element("code", signed["root_sha256"], cls="root")
-    yield "Verifier key", m.code(signed["verifier_key"]) if signed["verifier_key"] else "none given: unproven"
-    others = []
-    for name, is_of_key in _signers(signed):
-        if is_of_key:
-            yield "Signed by", m.join(name, ", ", m.verdict(True, "verified"))
-        else:
-            others.append(name)
+    yield "Verifier key", m.code(signed["verifier_key"]) if signed["verifier_key"] else _UNPROVEN
+    signers = _signers(signed)
+    others = [name for name, is_of_key in signers if not is_of_key]
+    if signed["verifier_key"]:
+        own = next((name for name, is_of_key in signers if is_of_key), "a key that was announced together with it")
+        yield "Signed by", m.join(own, ", ", m.verdict(True, "verified"))
     if others:
         yield "Other signatures", f"{', '.join(others)}: not verified here; see tokengrid audit verify --witness"
 
@@ -118,8 +123,7 @@ def _signers(signed: Mapping[str, Any]) -> list[tuple[str, bool]]:
 def _proofs(head: Head) -> m.Html:
     if not head.size:
         return m.verdict(False, no="there is no checkpoint that they could lead to")
-    leads = "lead to the signed root", "lead to another root than the signed one, and prove nothing"
-    return m.join(m.verdict(head.proven, *leads), ": ", m.code(head.root))
+    return m.join("lead to ", leads_to(head), ": ", m.code(head.root))
 
 
 # -- the month --------------------------------------------------------------------------------------
@@ -150,7 +154,14 @@ _DIFFERENCES = ("area", "what", "log", "position>", "account", "expected", "foun
 
 def _sums_row(name: object, sums: Sums, cls: str = "") -> m.Html:
     counts = (m.whole(sums.bills), m.whole(sums.agree), m.whole(sums.others))
-    return m.row(name, *counts, m.yuan(sums.billed_fen), m.yuan(sums.computed_fen), head=_MONTH, cls=cls)
+    return m.row(
+        name,
+        *counts,
+        m.yuan_billed(sums.billed_fen, sums.computed_fen),
+        m.yuan(sums.computed_fen),
+        head=_MONTH,
+        cls=cls,
+    )
 
 
 def _settlement(statements: Sequence[Settled]) -> m.Html:
@@ -160,7 +171,7 @@ def _settlement(statements: Sequence[Settled]) -> m.Html:
         home, serving, settled = statement.home, statement.serving, statement.issued.content
         fen = settled.get("net_fen")
         again = statement.again.computed["net_fen"] if statement.again is not None else "not computed"
-        figures = (m.whole(settled.get("calls")), m.yuan(fen), m.yuan(again))
+        figures = (m.whole(settled.get("calls")), m.yuan_billed(fen, again), m.yuan(again))
         rows.append(m.row(home, m.link(names.statement(n), serving), *figures, verdict_of(statement), head=_STATEMENTS))
         for operator, column in ((home, 0), (serving, 2)):
             sums = by_operator.setdefault(operator, [0, 0, 0, 0])
@@ -186,7 +197,7 @@ def _differences(report: AuditReport, place: Callable[[Difference], str]) -> Ite
     for d in report.differences:
         at, href = m.whole(d.position) if d.position else "", place(d)
         what = m.link(href, d.what) if href else d.what
-        shown = (m.code(d.account), m.code(d.expected), m.code(d.found))
+        shown = (m.code(d.account), m.long_code(d.expected), m.long_code(d.found))
         rows.append(m.row(d.area, what, d.log, at, *shown, head=_DIFFERENCES))
     yield m.element("h2", f"Differences{cut}", id="differences")
     yield m.table(_DIFFERENCES, rows)

@@ -42,7 +42,8 @@ def bill_row(here: str, bill: Numbered, again: Again | None, path: str) -> m.Htm
     content = bill.issued.content
     number = m.link(names.between(here, path), bill.number) if path else bill.number
     computed = m.yuan(again.computed["total_fen"]) if again is not None else ""
-    about = (m.code(bill.stream), m.whole(content.get("calls", "")), m.yuan(content["total_fen"]), computed)
+    billed = m.yuan_billed(content["total_fen"], again.computed["total_fen"] if again is not None else None)
+    about = (m.code(bill.stream), m.whole(content.get("calls", "")), billed, computed)
     return m.row(number, *about, standing(bill, again), head=_TITLES, cls="" if again is not None else "quiet")
 
 
@@ -51,7 +52,7 @@ def listing_page(period: str, number: int, pages: int, rows: Iterable[m.Html], s
     here = names.listing(number)
     title = f"Bills of {period}, page {number} of {pages}"
     ways = [m.link(names.between(here, names.listing(n)), title) for n, title in _ways(number, pages)]
-    figures = (m.yuan(sums.billed_fen), m.yuan(sums.computed_fen))
+    figures = (m.yuan_billed(sums.billed_fen, sums.computed_fen), m.yuan(sums.computed_fen))
     summed = m.row(
         f"{sums.bills:,} bills that stand", "", "", *figures, f"{sums.agree:,} agree", head=_TITLES, cls="sum"
     )

@@ -37,7 +37,7 @@ def statement_page(number: int, statement: Settled, proof: m.Html) -> str:
         "is gross without the discount. Each is rounded to whole fen once. The debits are on these subscribers' bills."
     )
     facts = (
-        ("Net settled, yuan", m.yuan(settled.get("net_fen"))),
+        ("Net settled, yuan", m.yuan_billed(settled.get("net_fen"), computed.get("net_fen"))),
         ("Net computed, yuan", m.yuan(computed.get("net_fen", "not computed"))),
         ("SHA-256", m.code(statement.issued.sha256)),
     )
@@ -66,7 +66,7 @@ def _line(settled: Raw, computed: Raw) -> m.Html:
         m.Figure(points),
         m.Figure(gross),
         m.Figure(discount),
-        m.yuan(settled.get("net_fen", "none")),
+        m.yuan_billed(settled.get("net_fen", "none"), computed.get("net_fen")),
         m.yuan(computed.get("net_fen", "none")),
         head=_LINES,
     )
