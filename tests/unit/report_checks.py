@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from itertools import chain
 from typing import Any
 
@@ -55,10 +56,15 @@ def check_bill(pages: Pages, path: str) -> int:
     lines = lines_of(page)
     for column, title in ((7, "Total billed, yuan"), (8, "Total computed, yuan")):
         assert sum(number(line.texts[column]) for line in lines) == number(facts[title]), path
+    rate = number(facts["Charged points become yuan"].partition(" ")[0])
     count = 0
     for line in lines:
         used = "usage" in kind_of(line)
         assert bool(line.cells[10].all("a")) == used
+        if used:  # millipoints to fen, exactly: the residual is what rounding left
+            exact = Fraction(number(line.texts[6]), 10 * rate)
+            assert exact - number(line.texts[8]) == Fraction(line.texts[9]), path
+            assert abs(Fraction(line.texts[9])) <= Fraction(1, 2), path
         count += check_line(pages, path, line) if used else 0
     return count
 
