@@ -19,8 +19,8 @@ from shared.errors import AuditFailed, MalformedCommand
 from shared.messaging import streams
 from shared.messaging.streams import connected, queue_of, reading
 from tests.unit.audit_world import JULY, Market, two_months
+from tests.unit.report_checks import check_bill, check_links, check_total
 from tests.unit.report_pages import Pages
-from tests.unit.test_audit_report import check_bill, check_links, check_total
 from tests.unit.test_audit_sources import alike
 
 pytestmark = pytest.mark.servers

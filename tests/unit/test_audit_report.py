@@ -3,23 +3,32 @@ nothing that a log says becomes markup, an address or a file's name."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from services.audit.replay import Audited, audited
+from services.audit.replay import Audited
 from services.audit.report import names, write_pages
-from services.audit.sources import snapshot, urls_in
 from shared.errors import MalformedCommand, SetupFailed, Unavailable
 from tests.unit.audit_plans import subscribed_months
-from tests.unit.audit_world import CATALOGUE, EAST, JULY, JUNE, LONG_AGO, Market, Tampering, two_months
-from tests.unit.report_pages import Element, Pages, Proof, leaf_of, number, root_of
+from tests.unit.audit_world import CATALOGUE, EAST, JULY, JUNE, LONG_AGO, Market, two_months
+from tests.unit.report_checks import (
+    audit_of,
+    bill_rows,
+    check_bill,
+    check_links,
+    check_offline,
+    check_total,
+    kind_of,
+    kinds_of,
+    lines_of,
+    proofs,
+    sum_row,
+)
+from tests.unit.report_pages import Pages, leaf_of, number, root_of
 from tokengrid import cli
 
 
@@ -46,90 +55,7 @@ def pages(july: Audited, tmp_path_factory: pytest.TempPathFactory) -> Pages:
     return made
 
 
-def audit_of(client: Any, period: str, **options: Any) -> Audited:
-    return audited(client, period, **{"wait_s": 0.2, "calls_wait_s": 0.1} | options)
-
-
 # -- it adds up -------------------------------------------------------------------------------------
-def sum_row(table: Element) -> list[str]:
-    return table.one("tr", "sum").texts
-
-
-def check_total(pages: Pages) -> None:
-    """The bills on the lists come to the totals of the index."""
-    month = next(table for table in pages.index.all("table") if table.all("tr", "sum"))
-    _, bills, agree, _, billed, computed = sum_row(month)
-    listed = [row for path in pages.listings() for row in bill_rows(pages.pages[path]) if row.texts[5] != "void"]
-    assert len(listed) == number(bills) == number(agree)
-    assert sum(number(row.texts[3]) for row in listed) == number(billed)
-    assert sum(number(row.texts[4]) for row in listed) == number(computed)
-    on_pages = [sum_row(pages.pages[path].one("table")) for path in pages.listings()]
-    assert sum(number(texts[3]) for texts in on_pages) == number(billed)
-
-
-def bill_rows(listing: Element) -> list[Element]:
-    return [row for row in listing.one("table").all("tr") if row.cells and row.attributes.get("class") != "sum"]
-
-
-def lines_of(bill: Element) -> list[Element]:
-    return [row for row in bill.all("tr") if row.attributes.get("id", "").startswith("line-")]
-
-
-def kind_of(line: Element) -> str:
-    return line.all("div", "quiet")[0].text.partition(",")[0]
-
-
-def kinds_of(pages: Pages) -> set[str]:
-    return {kind_of(line) for path in pages.bills() for line in lines_of(pages.pages[path])}
-
-
-def check_bill(pages: Pages, path: str) -> int:
-    """A bill's lines come to its total, and the debits of each line to the line; how many debits."""
-    page = pages.pages[path]
-    if page.one("h1").text.endswith("void"):
-        return 0
-    facts = {row.texts[0]: row.texts[1] for row in page.all("table", "facts")[0].all("tr")}
-    lines = lines_of(page)
-    for column, title in ((7, "Total billed, yuan"), (8, "Total computed, yuan")):
-        assert sum(number(line.texts[column]) for line in lines) == number(facts[title]), path
-    count = 0
-    for line in lines:
-        used = "usage" in kind_of(line)
-        assert bool(line.cells[10].all("a")) == used
-        count += check_line(pages, path, line) if used else 0
-    return count
-
-
-def check_line(pages: Pages, path: str, line: Element) -> int:
-    n, _, calls, tokens, _, points, charged, *_ = line.texts
-    tables = [table for there in pages.debits_of(path) for table in debit_tables(pages.pages[there], n)]
-    rows = [row for table in tables for row in table.all("tr", "part")]
-    signs = [-1 if row.texts[1] == "reversal" else 1 for row in rows]
-    amounts = [number(row.texts[5]) for row in rows]
-    assert all(amount * sign >= 0 for amount, sign in zip(amounts, signs, strict=True))
-    assert amounts == [number(row.texts[6]) for row in rows]
-    assert sum(amounts) == number(points), (path, n)
-    assert sum(number(row.texts[7]) for row in rows) == number(charged), (path, n)
-    used: dict[str, int] = {}
-    for row, amount in zip(rows, amounts, strict=True):
-        parts = re.findall(r"(\d[\d,]*) (\w+) × (\d[\d,]*)", row.texts[4])
-        assert row.texts[1] == "reversal" or sum(number(count) * number(rate) for count, _, rate in parts) == amount
-        for count, name, _ in parts:
-            used[name] = used.get(name, 0) + number(count)
-    assert used == {name: number(count) for count, name in re.findall(r"(\d[\d,]*) (\w+)", tokens)}
-    summed = sum_row(tables[-1])
-    assert summed[3] == "adds up to the line"
-    assert (number(summed[0]), summed[4].split(" ")[0]) == (len(rows), calls)
-    return len(rows)
-
-
-def debit_tables(page: Element, line: str) -> list[Element]:
-    """The tables of a line's debits on a page."""
-    order = list(page.walk())
-    found = [n for n, each in enumerate(order) if each.attributes.get("id") == f"debits-{line}"]
-    return [next(each for each in order[n:] if each.tag == "table") for n in found]
-
-
 def test_everything_adds_up_from_the_total_to_the_debits(pages: Pages, market: Market) -> None:
     check_total(pages)
     bills = market.client.call("billing", "bills", period=JULY)["bills"]
@@ -212,10 +138,6 @@ def test_settlement_comes_to_the_operators_sums(pages: Pages, july: Audited) -> 
 
 
 # -- it proves --------------------------------------------------------------------------------------
-def proofs(pages: Pages) -> list[Proof]:
-    return [Proof(e) for path in pages.paths for e in pages.pages[path].all("details") if e.all("ol", "path")]
-
-
 def test_every_path_leads_from_the_event_to_the_root_on_the_index(pages: Pages, market: Market) -> None:
     roots = pages.roots()
     assert roots.keys() == {"quota", "billing", "catalog", "routing"}
@@ -251,35 +173,12 @@ def test_the_checkpoints_are_shown_as_they_were_signed(pages: Pages, july: Audit
 
 
 # -- it leads on ------------------------------------------------------------------------------------
-def check_links(pages: Pages) -> None:
-    """Each leads to a page and a place that there is."""
-    places = {
-        path: {e.attributes["id"] for e in page.walk() if "id" in e.attributes} for path, page in pages.pages.items()
-    }
-    reached = {"index.html"}
-    for here, path, place in pages.links():
-        assert path in places, (here, path)
-        assert not place or place in places[path], (here, path, place)
-        reached.add(path)
-    assert reached == set(pages.paths)
-    for page in pages.pages.values():
-        ids = [e.attributes["id"] for e in page.walk() if "id" in e.attributes]
-        assert len(ids) == len(set(ids))
-
-
 def test_every_link_leads_somewhere_and_every_page_is_reached(pages: Pages) -> None:
     check_links(pages)
 
 
 def test_nothing_is_loaded_from_elsewhere(pages: Pages) -> None:
-    for path, page in pages.pages.items():
-        tags = {e.tag for e in page.walk()}
-        assert not tags & {"script", "img", "link", "iframe", "object", "form", "base"}, path
-        attributes = set(chain.from_iterable(e.attributes for e in page.walk()))
-        assert not [name for name in attributes if name in ("src", "style") or name.startswith("on")], path
-        assert not re.search(r"https?:|url\(|@import", (pages.folder / path).read_text())
-        (policy,) = [e.attributes["content"] for e in page.all("meta") if "http-equiv" in e.attributes]
-        assert policy.startswith("default-src 'none'")
+    check_offline(pages)
 
 
 def test_long_lists_and_bills_are_split(july: Audited, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,80 +251,7 @@ def test_a_bill_that_there_is_not_and_a_folder_in_use_are_refused(july: Audited,
     assert [path.name for path in (tmp_path / "used").iterdir()] == ["letter"]
 
 
-# -- what differs -----------------------------------------------------------------------------------
-def test_a_changed_debit_is_led_to_and_its_proof_is_none(market: Market, tmp_path: Path) -> None:
-    tampering = Tampering(market.client)
-    debit = next(e for e in market.quota.shards[0].log.read(0, 10_000) if "TokensDebited" in e.topic)
-    tampering.event("quota", debit.position, lambda e: e.update(amount=e["amount"] + 1))
-    found = audit_of(tampering, JUNE)
-    assert not found.report.ok
-    write_pages(found, tmp_path / "report")
-    pages = Pages(tmp_path / "report")
-    check_links(pages)
-    ways = [link for link in pages.index.all("a") if link.text == "amount is not usage times rates"]
-    path, place = pages.target("index.html", ways[0].attributes["href"])
-    assert place == f"quota-{debit.position}"
-    (row,) = [row for row in pages.pages[path].all("tr") if row.attributes.get("id") == place]
-    assert number(row.texts[5]) == number(row.texts[6]) + 1
-    assert "a root that is not the signed one" in pages.pages[path].text
-    assert "lead to a root that is not the signed one" in pages.index.text
-    roots = pages.roots()
-    assert all(root_of(e.leaf, e.index, e.size, e.path) != roots["quota"][0] for e in proofs(pages) if e.log == "quota")
-
-
-def test_without_keys_no_root_is_called_signed(market: Market, tmp_path: Path) -> None:
-    with snapshot(urls_in(market.settings.var)) as logs:
-        write_pages(audit_of(logs, JULY, asks=False), tmp_path / "bare")
-        keys = market.audit.status()["verifier_keys"]
-        write_pages(audit_of(logs, JULY, asks=False, verifier_keys=keys), tmp_path / "keyed")
-    for folder, is_signed in (("bare", False), ("keyed", True)):
-        pages = Pages(tmp_path / folder)
-        check_total(pages)
-        assert all(("and its path to the signed root" in pages.pages[path].text) == is_signed for path in pages.bills())
-        assert ("that no key was given for" in pages.index.text) != is_signed
-
-
-def test_a_changed_bill_shows_both_figures(market: Market, tmp_path: Path) -> None:
-    tampering = Tampering(market.client)
-    issued = next(e for e in market.billing.shards[0].log.read(0, 10_000) if f"{EAST}-{JUNE}-000002" in e.state)
-
-    def dearer(event: dict[str, Any]) -> None:
-        event["bill"]["total_fen"] += 700
-        event["bill"]["lines"][0]["fen"] += 700
-        event["bill"]["lines"][0]["calls"] = True
-
-    tampering.event("billing", issued.position, dearer)
-    write_pages(audit_of(tampering, JUNE), tmp_path / "report")
-    pages = Pages(tmp_path / "report")
-    check_links(pages)
-    (path,) = {
-        pages.target("index.html", a.attributes["href"])[0] for a in pages.index.all("a") if "fen is not" in a.text
-    }
-    line = lines_of(pages.pages[path])[0]
-    assert number(line.texts[7]) == number(line.texts[8]) + 700
-    assert "billed True" in line.texts[2]
-    rows = [row for at in pages.listings() for row in bill_rows(pages.pages[at]) if "differences" in row.texts[5]]
-    assert [number(row.texts[3]) - number(row.texts[4]) for row in rows] == [700]
-
-
-def test_a_void_bill_is_listed_and_in_no_sum(tmp_path: Path) -> None:
-    market = two_months(tmp_path / "market", seed=5, events=40)
-    try:
-        last = market.client.call("billing", "bills", period=JULY)["bills"][-1]
-        market.billing.submit("void", {"request_id": "v1", "number": last["number"], "reason": "another"})
-        market.follow()
-        write_pages(audit_of(market.client, JULY), tmp_path / "report")
-    finally:
-        market.close()
-    pages = Pages(tmp_path / "report")
-    check_links(pages)
-    rows = [row for at in pages.listings() for row in bill_rows(pages.pages[at])]
-    assert [row.texts[5] for row in rows].count("void") == 1
-    month = next(table for table in pages.index.all("table") if table.all("tr", "sum"))
-    assert [number(text) for text in sum_row(month)[1:4]] == [7, 7, 1]
-    assert number(sum_row(month)[4]) == sum(number(row.texts[3]) for row in rows if row.texts[5] != "void")
-
-
+# -- what comes between ----------------------------------------------------------------------------
 class Meanwhile:
     """Services at work: something happens when the first checkpoint is asked for, behind what was compared."""
 
@@ -484,84 +310,6 @@ def test_what_cannot_be_written_is_told(july: Audited, tmp_path: Path) -> None:
     with pytest.raises(SetupFailed, match="was not finished"):
         write_pages(july, tmp_path / "report", progress=lambda *_: (tmp_path / "report" / "bills").touch())
     assert not (tmp_path / "report" / "index.html").exists()
-
-
-# -- what is hostile --------------------------------------------------------------------------------
-SUBSCRIBER = "../../../tmp/\"><script>alert('x')</script>&amp;\u202e\r\n\\"
-MODEL = "</code></td><img src=x onerror=alert(1)>%2e%2e/"
-
-
-class Renamed:
-    """Logs in which a subscriber and a model have the names that an attacker would give them."""
-
-    def __init__(self, logs: Any) -> None:
-        self._logs = logs
-
-    def call(self, service: str, method: str, /, **asked: Any) -> Any:
-        answer = self._logs.call(service, method, **asked)
-        if method != "events":
-            return answer
-        for event in answer["events"]:
-            event["stream"] = event["stream"].replace(f"{EAST}/e3", f"{EAST}/{SUBSCRIBER}").replace("alpha", MODEL)
-            state = event["state"].replace('"e3"', json.dumps(SUBSCRIBER)).replace(f"{EAST}/e3", _inner(SUBSCRIBER))
-            event["state"] = state.replace("alpha", _inner(MODEL))
-        return answer
-
-
-def _inner(text: str) -> str:
-    return json.dumps(text)[1:-1]
-
-
-def test_hostile_names_are_text_and_in_no_path(market: Market, tmp_path: Path) -> None:
-    with snapshot(urls_in(market.settings.var)) as logs:
-        found = audit_of(Renamed(logs), JULY, asks=False)
-        write_pages(found, tmp_path / "deep" / "er" / "report")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep"]
-    pages = Pages(tmp_path / "deep" / "er" / "report")
-    assert all(
-        re.fullmatch(
-            r"index\.html|settlement/[0-9]{4}\.html|bills/[0-9]{4}\.html|bills/[0-9]{4}/[0-9]{6}(-[0-9]{4})?\.html", p
-        )
-        for p in pages.paths
-    )
-    check_links(pages)
-    test_nothing_is_loaded_from_elsewhere(pages)
-    (row,) = [row for at in pages.listings() for row in bill_rows(pages.pages[at]) if "script" in row.text]
-    assert row.texts[1] == f"{EAST}/{SUBSCRIBER}"
-    path, _ = pages.target("bills/0001.html", row.all("a")[0].attributes["href"])
-    assert any(MODEL in heading.text for heading in pages.pages[path].all("h3"))
-    assert check_bill(pages, path) > 0
-    hostile = [each for each in proofs(pages) if SUBSCRIBER in each.stream]
-    assert hostile
-    assert all(leaf_of(*each.event) == each.leaf for each in hostile)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"total_fen": "7"},
-        {"total_fen": None},
-        {"total_fen": 10**40},
-        {"vat_fen": [1]},
-        {"calls": {"<b>": 1}},
-        {"debited": True},
-        {"number": "../../../etc/passwd"},
-        {"number": 5},
-    ],
-    ids=str,
-)
-def test_figures_of_another_type_are_shown_and_not_added_up(
-    market: Market, tmp_path: Path, change: dict[str, Any]
-) -> None:
-    tampering = Tampering(market.client)
-    issued = next(e for e in market.billing.shards[0].log.read(0, 10_000) if f'"number":"{EAST}-{JULY}' in e.state)
-    tampering.event("billing", issued.position, lambda event: event["bill"].update(change))
-    found = audit_of(tampering, JULY)
-    assert not found.report.bills_match
-    write_pages(found, tmp_path / "report")
-    pages = Pages(tmp_path / "report")
-    check_links(pages)
-    assert len(pages.bills()) == 8
 
 
 # -- the command ------------------------------------------------------------------------------------

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from services.audit.replay.account import Account
 from services.audit.replay.calendar import instant, period_end, period_start
-from services.audit.replay.charges import LINE_DEFAULTS, Carries, Subscribed, plan_lines, running_terms
+from services.audit.replay.charges import LINE_DEFAULTS, Carries, Subscribed, Terms, plan_lines, running_terms
 from services.audit.replay.findings import Area, Findings
 from services.audit.replay.prices import Prices, Raw
-from services.audit.replay.rating import bill_of, statement_of
+from services.audit.replay.rating import bill_of, statement_of, terms_for
 from services.audit.replay.sharding import log_of
 from services.audit.replay.subscriptions import Subscriptions
 from services.audit.replay.usage import Metered, cut_off_at
@@ -193,6 +193,10 @@ class Billed:
             self._subscribed(account.stream, issued, prices),
         )
         return bill | {"quota_log": self._log_of(account.stream)}
+
+    def terms(self, issued: Issued, account: Account, prices: Prices) -> Terms:
+        """What usage costs as you go on a bill."""
+        return terms_for(issued.content, account, prices, self._subscribed(account.stream, issued, prices))
 
     def carries(self, stream: str, issued: Issued) -> Carries:
         """Whether a bill of the period has what is of a period and stands at a position of quota's log."""

@@ -30,7 +30,7 @@ def bill_of(
 ) -> Raw:  # fmt: skip
     """The bill as it must be. From the issued one are taken its number, cut-offs and catalog position."""
     known = issued["catalog_position"]
-    terms = subscribed.terms or _terms(account, issued["period"], prices, known)
+    terms = terms_for(issued, account, prices, subscribed)
     granted = _grant_lines(account.operator, grants, prices, known)
     lines = [made for kind in ORDER for made in (*subscribed.lines.get(kind, ()), *granted.get(kind, ()))]
     lines += _lines_as_you_go(own, late, terms)
@@ -75,8 +75,12 @@ def statement_of(
     return {"home": home, "serving": serving, "period": period, "lines": lines, **totals, "quota_position": cut_off}
 
 
-def _terms(account: Account, period: str, prices: Prices, known: int) -> Terms:
-    """The terms as you go: of the account's plan at the period's start, else at its opening, else the list's."""
+def terms_for(issued: Raw, account: Account, prices: Prices, subscribed: Subscribed) -> Terms:
+    """The terms as you go: of a subscription, else of the account's plan at the period's start, else at its opening,
+    else the list's."""
+    if subscribed.terms is not None:
+        return subscribed.terms
+    period, known = issued["period"], issued["catalog_position"]
     opened = account.opened[1] if account.opened else {}
     plan = opened.get("plan")
     if plan:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from services.audit.replay.account import Account
 from services.audit.replay.billed import Billed, Issued, bill_differences, statement_differences
-from services.audit.replay.charges import Carries
+from services.audit.replay.charges import Carries, Terms
 from services.audit.replay.findings import AuditReport
 from services.audit.replay.prices import Prices, Raw
 from services.audit.replay.reader import LogReader
@@ -38,10 +38,12 @@ class Numbered(NamedTuple):
 
 
 class Again(NamedTuple):
-    """A bill or statement computed again. `differences`: path, computed and issued value."""
+    """A bill or statement computed again. `differences`: path, computed and issued value; `terms`: on which a bill's
+    usage became money."""
 
     computed: Raw
     differences: tuple[tuple[str, Any, Any], ...]
+    terms: Terms = Terms()
 
 
 class Settled(NamedTuple):
@@ -84,8 +86,10 @@ class Recomputed:
         """A bill that stands, computed again."""
         if not bill.stands:
             return None
-        computed = self._billed.computed(bill.issued, self._accounts[bill.stream], self._metered, self.prices)
-        return Again(computed, tuple(bill_differences(computed, bill.issued)))
+        account = self._accounts[bill.stream]
+        computed = self._billed.computed(bill.issued, account, self._metered, self.prices)
+        terms = self._billed.terms(bill.issued, account, self.prices)
+        return Again(computed, tuple(bill_differences(computed, bill.issued)), terms)
 
     def carries(self, bill: Numbered) -> Carries:
         """Whether a bill has a debit of a period that stands at a position of its log of quota."""

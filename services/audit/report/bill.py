@@ -8,7 +8,7 @@ from itertools import groupby, zip_longest
 from typing import Any
 
 from services.audit import markup as m
-from services.audit.replay.charges import LINE_DEFAULTS
+from services.audit.replay.charges import LINE_DEFAULTS, Terms
 from services.audit.replay.prices import CLASSES, Prices, Raw
 from services.audit.replay.recomputed import Again, Numbered
 from services.audit.report import names
@@ -100,10 +100,23 @@ def _facts(bill: Numbered, again: Again | None, settled: tuple[int, int]) -> Ite
     yield "Of it VAT", beside(content.get("vat_fen"), computed.get("vat_fen"), m.yuan, again is not None)
     yield "Calls", beside(content.get("calls"), computed.get("calls"), m.whole, again is not None)
     yield "Points debited", beside(content.get("debited"), computed.get("debited"), m.points, again is not None)
+    if again is not None:
+        yield "Charged points become yuan", _terms(again.terms)
     yield "Paid, credited", m.join(m.yuan(settled[0]), ", ", m.yuan(settled[1]))
     cut_off = f"position {content['quota_position']} of {content.get('quota_log', 'quota')}'s log"
     yield "Everything up to", m.text(cut_off)
     yield "SHA-256", m.code(bill.issued.sha256)
+
+
+def _terms(terms: Terms) -> m.Html:
+    parts = [f"{m.whole(terms.points_per_yuan)} points a yuan"]
+    if terms.usage_discount_percent:
+        parts.append(f"{m.whole(terms.usage_discount_percent)} % off")
+    if terms.cap_fen:
+        parts.append(f"at most {m.yuan(terms.cap_fen)} yuan")
+    if terms.commitment_fen:
+        parts.append(f"at least {m.yuan(terms.commitment_fen)} yuan")
+    return m.Html(", ".join(parts))
 
 
 def beside(billed: Any, computed: Any, show: Any, judged: bool = True) -> m.Html:
