@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from services.audit.replay.account import EPOCH, Account
 from services.audit.replay.answers import Answers
@@ -26,6 +26,9 @@ from services.audit.replay.sharding import is_of_quota, log_name, log_of, shard_
 from services.audit.replay.subscriptions import Subscriptions
 from services.audit.replay.usage import Metered
 from shared.errors import MalformedCommand
+
+if TYPE_CHECKING:
+    from services.audit.replay.debits import Debits
 
 FOLLOW_WAIT_S = 30.0  # how long read models and audit may take to follow what was read
 CALLS_WAIT_S = 2.0  # between a call's settlement and its report
@@ -91,6 +94,7 @@ class _Audit:
         # last event up to there or of billing was recorded.
         self._heads: dict[str, int] = {}
         self._latest = ""
+        self._debits: list[Debits] = []  # by shard, where the source has logs by columns
 
     def run(self, wait_s: float, calls_wait_s: float) -> AuditReport:
         audit = LogReader(self._client, "audit", self.proofs.apply, self.findings, self._progress)
@@ -101,6 +105,8 @@ class _Audit:
         self.readers["billing"] = self._reader("billing", self._of_billing)
         self._read_billing()
         self.metered = Metered(self._period, self.billed.cut_offs(), self.billed.settled())
+        for debits, log in zip(self._debits, self.quota_logs, strict=False):
+            debits.metered, debits.until = self.metered, self._heads[log]
         self.readers["routing"] = self._reader("routing", self.calls.apply)
         self._read_all_of_quota()
 
@@ -146,7 +152,13 @@ class _Audit:
     def _ledger(self, shard: int, log: str) -> Ledger:
         heard, event = partial(self._heard, shard), partial(self._event, log)
         ledger = Ledger(self.prices, self.findings, heard, event, log)
-        self.readers[log] = self._reader(log, ledger.apply, "quota", shard if len(self.quota_logs) > 1 else None)
+        reader = self._reader(log, ledger.apply, "quota", shard if len(self.quota_logs) > 1 else None)
+        if hasattr(self._client, "columns"):  # such a source has what is needed to read them
+            from services.audit.replay.debits import Debits
+
+            reader.debits = Debits(ledger, self.prices)
+            self._debits.append(reader.debits)
+        self.readers[log] = reader
         return ledger
 
     def _reader(self, log: str, fold: Any, service: str = "", shard: int | None = None) -> LogReader:
@@ -168,7 +180,8 @@ class _Audit:
         self.billed.apply(position, stream, topic, event)
 
     def _check_subscriptions(self, accounts: Mapping[str, Account]) -> None:
-        latest = instant(self._latest) if self._latest else EPOCH
+        text = max((self._latest, *(debits.latest for debits in self._debits)))
+        latest = instant(text) if text else EPOCH
         self.subscriptions.finish(latest, accounts)
         self.orders.finish(latest, self._heads, accounts)
 
