@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from services.audit.replay import render_html, run_audit
+from services.audit import resuming
+from services.audit.replay import AuditReport, render_html, run_audit
 from tokengrid.commands import audit_archive, audit_evidence, audit_log, audit_streams, audit_tiles, audit_witness
 from tokengrid.commands.audit_progress import Rate
 from tokengrid.commands.audit_sources import Keys, Source, keys_by_log, opened
@@ -54,17 +56,39 @@ def replay(
     archive: Annotated[
         Path | None, typer.Option("--archive", help="The archive's folder.", metavar="FOLDER", show_default=False)
     ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            "--state",
+            help="Save here how far it has come, and go on from there if it was killed.",
+            metavar="FOLDER",
+            show_default=False,
+        ),
+    ] = None,
     against: Where = Against.demo,
     var: Var = VAR,
     json: AsJson = False,
 ) -> None:
     """Recompute every balance, bill and statement from the logs, check the logs' signatures, and compare.
 
-    Exit code 0 only if nothing differs. What only services can answer is told as not asked where none are.
+    With --state a run that was killed goes on where it was, and comes to the same report. Exit code 0 only if nothing
+    differs. What only services can answer is told as not asked where none are.
     """
     keys = keys_by_log(key)
-    with opened(source, against, var, broker, database, archive=archive) as client, Rate() as rate:
-        report = run_audit(client, month, rate.update, verifier_keys=keys, asks=source is Source.rpc)
+    with ExitStack() as stack:
+        keep = stack.enter_context(resuming.opened(state)) if state is not None else None
+        client = stack.enter_context(opened(source, against, var, broker, database, archive=archive))
+        rate = stack.enter_context(Rate())
+        report = run_audit(client, month, rate.update, verifier_keys=keys, asks=source is Source.rpc, keep=keep)
+        rate.close()
+        _tell(report, html, json)
+        if keep is not None:
+            keep.remove()
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def _tell(report: AuditReport, html: Path | None, json: bool) -> None:
     if html is not None:
         html.write_text(render_html(report))
     if json:
@@ -87,8 +111,6 @@ def replay(
                 ("area", "log", "position", "account", "what", "expected", "found"),
                 ((d.area, d.log, d.position, d.account, d.what, d.expected, d.found) for d in report.differences[:20]),
             )
-    if not report.ok:
-        raise typer.Exit(1)
 
 
 def _word(agrees: bool | None) -> str:

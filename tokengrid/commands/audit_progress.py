@@ -29,6 +29,10 @@ class Rate:
             self._tasks[log] = self._progress.add_task(log, total=total)
         self._progress.update(self._tasks[log], completed=done, total=total)
 
+    def close(self) -> None:
+        """Take the bars away."""
+        self._progress.stop()
+
     def __enter__(self) -> Self:
         self._progress.start()
         return self

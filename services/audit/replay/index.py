@@ -29,6 +29,12 @@ class Sorted(Protocol):
         """The position; 0 where there is none."""
         ...
 
+    def state(self) -> Any:
+        """All of them, in plain values."""
+        ...
+
+    def put_back(self, saved: Any) -> None: ...
+
 
 class Index:
     """Requests by key. `secret`: of the run that this one goes on with."""
@@ -71,10 +77,6 @@ class Index:
         """The position of the request's first event; 0: there is none."""
         key = self.key(stream, request_id)
         return self.positions.get(key, 0) or (self.many.find(key) if self.many is not None else 0)
-
-    def state(self) -> dict[str, Any]:
-        """All of it in plain values, but for what was added many at once."""
-        return {"secret": self.secret, "positions": self.positions}
 
 
 def words_of(text: str, secret: bytes) -> Sequence[int]:

@@ -51,6 +51,7 @@ class LogReader:
         self._service = service or log
         self._which = {} if shard is None else {"shard": shard}
         self.position = 0
+        self.last_leaf = b""  # hash of the last event that was read
         self.tree = Tree()
         self.wanted: set[int] = set()
         self.roots: dict[int, bytes] = {0: self.tree.root()}
@@ -89,7 +90,10 @@ class LogReader:
             return b"", "", {}
         e = page[0]
         leaf = self._leaf_hash(e["position"], e["stream"], e["version"], e["topic"], e["state"])
-        return leaf, e["stream"], msgspec.json.decode(e["state"])
+        try:
+            return leaf, e["stream"], msgspec.json.decode(e["state"])
+        except msgspec.DecodeError:
+            return leaf, e["stream"], {}  # which was found when it was folded
 
     def leaves(self, after: int, to: int) -> Iterator[tuple[int, str, bytes]]:
         """Position, stream and leaf hash of the events behind `after`, up to `to`, read again."""
@@ -114,7 +118,8 @@ class LogReader:
             if position != self.position + 1:
                 self._broken("positions have a gap", position, stream, self.position + 1, position)
             self.position = position
-            append(self._leaf_hash(position, stream, version, topic, state))
+            self.last_leaf = self._leaf_hash(position, stream, version, topic, state)
+            append(self.last_leaf)
             if self.tree.size in wanted:
                 self.roots[self.tree.size] = self.tree.root()
             self._take_event(position, stream, version, topic, state)
@@ -147,7 +152,7 @@ class LogReader:
             piece = section.sliced(begin, size)
             for event in rows_of(piece, ~debits.fold(piece, self._versions)):
                 self._take_event(*event)
-        self.position += count
+        self.position, self.last_leaf = self.position + count, leaves[-1]
 
     def _broken(self, what: str, position: int, stream: str, expected: Any, found: Any) -> None:
         self._findings.add("invariants", what, self.log, position, stream, expected, found)

@@ -21,8 +21,9 @@ from services.audit.replay.ledger import Ledger
 from services.audit.replay.orders import Orders
 from services.audit.replay.prices import Prices, Raw
 from services.audit.replay.proofs import Proofs
-from services.audit.replay.reader import Caller, LogReader, Progress
+from services.audit.replay.reader import Caller, Fold, LogReader, Progress
 from services.audit.replay.sharding import is_of_quota, log_name, log_of, shard_of
+from services.audit.replay.state import Keep, Saving, check_same, decode, gathered, program, restored
 from services.audit.replay.subscriptions import Subscriptions
 from services.audit.replay.usage import Metered
 from shared.errors import MalformedCommand
@@ -51,6 +52,7 @@ def run_audit(
     wait_s: float = FOLLOW_WAIT_S,
     calls_wait_s: float = CALLS_WAIT_S,
     asks: bool = True,
+    keep: Keep | None = None,
 ) -> AuditReport:
     """Audit everything that the services have recorded, and the bills and statements of `period` (`YYYY-MM`).
 
@@ -58,10 +60,13 @@ def run_audit(
     page. `verifier_keys`: the logs' keys, when they are known from elsewhere; by default those that the audit
     service names are trusted. `asks`: whether services answer behind `client`. Where it only reads logs (`head` and
     `events`), what they would have been asked is in the report as `not_asked`, and is no difference. `seed` chooses
-    the sampled proofs. What does not agree is in the report; raises only what the client raises when a service or
-    source cannot be asked.
+    the sampled proofs. `keep`: where it saves how far it has come, after each log and each 250,000 events, and goes on
+    from if something was saved there.
+
+    What does not agree is in the report; raises only what the client raises when a service or source cannot be asked,
+    and SetupFailed where what was saved is of another audit or none: it stays as it is.
     """
-    return _Audit(client, period, progress, verifier_keys, seed, asks).run(wait_s, calls_wait_s)
+    return _Audit(client, period, progress, verifier_keys, seed, asks, keep).run(wait_s, calls_wait_s)
 
 
 class _Audit:
@@ -73,10 +78,14 @@ class _Audit:
         verifier_keys: Mapping[str, str] | None,
         seed: int,
         asks: bool,
+        keep: Keep | None,
     ) -> None:
         self._began = time.monotonic()
         self._client = client
-        self._progress = progress
+        self._told = progress
+        self._keep = keep
+        self._saving = Saving(keep, lambda: gathered(self, self._about()))
+        self._done: dict[str, int] = {}
         self._period = period
         self._seed = seed
         self.findings = Findings()
@@ -92,24 +101,14 @@ class _Audit:
         self.readers: dict[str, LogReader] = {}
         # Heads of quota's logs before billing's was read: up to there, billing has ordered what quota did; and when the
         # last event up to there or of billing was recorded.
-        self._heads: dict[str, int] = {}
-        self._latest = ""
+        self.heads: dict[str, int] = {}
+        self.latest_read = ""
+        self.metered, self.metering = Metered(period, {}, {}), False  # whether its bills are known
         self._debits: list[Debits] = []  # by shard, where the source has logs by columns
 
     def run(self, wait_s: float, calls_wait_s: float) -> AuditReport:
-        audit = LogReader(self._client, "audit", self.proofs.apply, self.findings, self._progress)
-        audit.read_on()
-        self.ledgers = [self._ledger(shard, log) for shard, log in enumerate(self.quota_logs)]
-        self._heads = {log: self.readers[log].head() for log in self.quota_logs}
-        self.readers["catalog"] = self._reader("catalog", self.prices.apply)
-        self.readers["billing"] = self._reader("billing", self._of_billing)
-        self._read_billing()
-        self.metered = Metered(self._period, self.billed.cut_offs(), self.billed.settled())
-        for debits, log in zip(self._debits, self.quota_logs, strict=False):
-            debits.metered, debits.until = self.metered, self._heads[log]
-        self.readers["routing"] = self._reader("routing", self.calls.apply)
-        self._read_all_of_quota()
-
+        self._fold_all()
+        self._saving.stop()
         if self._asks:
             self._check_balances(wait_s)
         self._check_calls(calls_wait_s if self._asks else 0)
@@ -132,7 +131,46 @@ class _Audit:
         self._check_shards()
         for ledger in self.ledgers:
             ledger.finish()
-        return self._report({log: reader.position for log, reader in self.readers.items()} | {"audit": audit.position})
+        return self._report({log: r.position for log, r in (*self.readers.items(), ("audit", self.audit_log))})
+
+    def _fold_all(self) -> None:
+        """Read all logs, from the beginning or from where the run before this one was."""
+        saved = self._keep.load() if self._keep is not None else None
+        state = None if saved is None else decode(saved)
+        if state is not None:
+            check_same(state, self._about())
+        self.audit_log = LogReader(self._client, "audit", self.proofs.apply, self.findings, self._progress)
+        self.audit_log.read_on(None if state is None else state["audit"]["position"])
+        self.ledgers = [self._ledger(shard, log) for shard, log in enumerate(self.quota_logs)]
+        folds: Mapping[str, Fold] = {
+            "catalog": self.prices.apply, "billing": self._of_billing, "routing": self.calls.apply
+        }  # fmt: skip
+        self.readers |= {log: self._reader(log, fold) for log, fold in folds.items()}
+        if state is None:
+            self.heads = {log: self.readers[log].head() for log in self.quota_logs}
+        else:
+            restored(self, state)
+            self._done = {log: reader.position for log, reader in self.readers.items()}
+        if not self.metering:
+            self._read_billing()
+            self.metered, self.metering = Metered(self._period, self.billed.cut_offs(), self.billed.settled()), True
+        for debits, log in zip(self._debits, self.quota_logs, strict=False):
+            debits.metered, debits.until = self.metered, self.heads[log]
+        self._read_all_of_quota()
+
+    def _about(self) -> dict[str, Any]:
+        """What names this audit: with any of it another, it would come to another report."""
+        keys = {log: str(key) for log, key in self.proofs.keys.items()}
+        given = {"month": self._period, "seed": self._seed, "kind of source": self._asks, "keys": keys}
+        return {**given, "number of logs": self.quota_logs, "version of this program": program()}
+
+    def _progress(self, log: str, done: int, total: int) -> None:
+        """A page was folded: everything is as it is to be saved."""
+        if log != "audit":  # which a run that goes on reads again
+            self._saving.read(done - self._done.get(log, 0), whole=done == total)
+            self._done[log] = done
+        if self._told is not None:
+            self._told(log, done, total)
 
     def _quota_logs(self) -> list[str]:
         """Quota's logs by shard: those for which there are keys, or, where no services answer, those that there are."""
@@ -176,14 +214,18 @@ class _Audit:
         return billing.position
 
     def _of_billing(self, position: int, stream: str, topic: str, event: Raw) -> None:
-        self._latest = max(self._latest, event["recorded_at"])
+        self.latest_read = max(self.latest_read, event["recorded_at"])
         self.billed.apply(position, stream, topic, event)
 
+    def latest(self) -> str:
+        """When the last event was recorded that was read."""
+        return max((self.latest_read, *(debits.latest for debits in self._debits)))
+
     def _check_subscriptions(self, accounts: Mapping[str, Account]) -> None:
-        text = max((self._latest, *(debits.latest for debits in self._debits)))
+        text = self.latest()
         latest = instant(text) if text else EPOCH
         self.subscriptions.finish(latest, accounts)
-        self.orders.finish(latest, self._heads, accounts)
+        self.orders.finish(latest, self.heads, accounts)
 
     def _read_all_of_quota(self) -> None:
         for shard in range(len(self.quota_logs)):
@@ -201,8 +243,8 @@ class _Audit:
 
     def _heard(self, shard: int, position: int, account: Account, topic: str, event: Raw) -> None:
         log = self.quota_logs[shard]
-        if position <= self._heads[log]:
-            self._latest = max(self._latest, event["recorded_at"])
+        if position <= self.heads[log]:
+            self.latest_read = max(self.latest_read, event["recorded_at"])
         if topic in _OF_GRANTS:
             self.orders.heard(position, account, topic, event, log)
         if topic in _METERED:

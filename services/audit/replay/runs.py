@@ -6,6 +6,7 @@ Keys are added in runs; a run that has become as long as the one before it is me
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,12 @@ class Runs:
             if n < len(keys) and keys[n] == key:
                 return int(positions[n])
         return 0
+
+    def state(self) -> list[tuple[bytes, bytes]]:
+        return [(keys.tobytes(), positions.tobytes()) for keys, positions in self.runs]
+
+    def put_back(self, saved: Sequence[tuple[bytes, bytes]]) -> None:
+        self.runs = [(np.frombuffer(keys, np.uint64), np.frombuffer(at, np.int64)) for keys, at in saved]
 
     def repeated(self, keys: Any) -> Any:
         """By key, whether it is here, or comes twice among these."""
