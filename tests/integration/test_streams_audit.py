@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import msgspec
 import pika
 import pytest
 
 from services.audit.copying import Copier, places
-from services.audit.replay import AuditReport, run_audit
+from services.audit.replay import AuditReport, reader, run_audit, state
 from services.audit.sources import StreamSource
 from shared.config import Settings
 from shared.errors import AuditFailed, MalformedCommand
 from shared.messaging import streams
 from shared.messaging.streams import connected, queue_of, reading
+from tests.unit.audit_scene import Keep, Killed
 from tests.unit.audit_world import JULY, Market, two_months
 from tests.unit.test_audit_sources import alike
 
@@ -34,9 +36,9 @@ def connection(rabbitmq_uri: str) -> Iterator[pika.BlockingConnection]:
         yield made
 
 
-def audited(connection: pika.BlockingConnection, market: Market) -> AuditReport:
+def audited(connection: pika.BlockingConnection, market: Market, keep: Keep | None = None) -> AuditReport:
     keys = market.audit.status()["verifier_keys"]
-    return run_audit(StreamSource(connection), JULY, verifier_keys=keys, asks=False)
+    return run_audit(StreamSource(connection), JULY, verifier_keys=keys, asks=False, keep=keep)
 
 
 def test_a_replay_of_the_streams_reports_what_one_of_the_services_does(
@@ -54,6 +56,20 @@ def test_a_replay_of_the_streams_reports_what_one_of_the_services_does(
     assert report.ok, report.differences
     assert {**alike(report), "events": {}} == {**alike(asked), "events": {}}
     assert {log: report.events[log] for log in logs} == {log: asked.events[log] for log in logs}
+
+
+@pytest.mark.parametrize("killed_at", [1, 3, 5])
+def test_a_replay_that_is_killed_goes_on_in_the_streams(
+    market: Market, connection: pika.BlockingConnection, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    monkeypatch.setattr(state, "EVERY", 60)
+    monkeypatch.setattr(state, "SHARE", 0)
+    monkeypatch.setattr(reader, "PAGE", 50)
+    Copier(connection, market.client, market.settings).copy_round()
+    whole, keep = audited(connection, market), Keep(killed_at=killed_at)
+    with pytest.raises(Killed):
+        audited(connection, market, keep)
+    assert replace(audited(connection, market, Keep(keep.kept)), seconds=0) == replace(whole, seconds=0)
 
 
 def test_a_tampered_stream_is_found(market: Market, connection: pika.BlockingConnection) -> None:

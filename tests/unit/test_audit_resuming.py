@@ -24,7 +24,8 @@ from services.audit.replay import AuditReport, reader, run_audit, state
 from services.audit.replay.run import _Audit
 from services.audit.sources import snapshot, urls_in
 from shared.errors import Busy, SetupFailed
-from tests.unit.archive_world import Killed, World
+from tests.unit.archive_world import World
+from tests.unit.audit_scene import Keep, Killed
 from tests.unit.audit_world import JUNE, Tampering
 
 ROOT = Path(__file__).parents[2]
@@ -42,24 +43,6 @@ def saves_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state, "SHARE", 0)
     monkeypatch.setattr(reader, "SECTION", 64)
     monkeypatch.setattr(reader, "PAGE", 64)
-
-
-class Keep:
-    """Keeps a state in memory; `killed_at`: the saving, by number, behind which the run is killed."""
-
-    def __init__(self, kept: bytes | None = None, killed_at: int = 0) -> None:
-        self.kept = kept
-        self.saved = 0
-        self.killed_at = killed_at
-
-    def load(self) -> bytes | None:
-        return self.kept
-
-    def save(self, state: bytes) -> None:
-        self.kept = state
-        self.saved += 1
-        if self.saved == self.killed_at:
-            raise Killed
 
 
 def audited(source: Any, keep: Keep | None = None, period: str = JUNE, **options: Any) -> AuditReport:
