@@ -18,31 +18,71 @@ import pyarrow.parquet as pq
 
 from shared.archive import manifest as m
 from shared.archive.hashing import Tiles, hashes_in, leaf_hashes
-from shared.archive.shredding import Row, array_of, request_keys, states
+from shared.archive.shredding import FIELD, STATE, Row, array_of, field_of, integers_of, request_keys, states
 from shared.errors import AuditFailed, SetupFailed
 from shared.transparency.merkle import HASH_BYTES
 from shared.transparency.tiles import TILE_HEIGHT, TILE_WIDTH, Tile, TileHashes
 
 # What comes of columns that are not as they were written.
 MALFORMED = (pa.ArrowException, ValueError, TypeError, LookupError, AttributeError)
-HASHED = ("position", "stream", "version", "topic")  # and the state
+TYPES = {"position": pa.int64(), "stream": pa.string(), "version": pa.int64(), "topic": pa.string()}
+HASHED = tuple(TYPES)  # and the state
 
 
 class Group(NamedTuple):
-    """A row group: its first position, and its columns as Arrow arrays with the states put together again."""
+    """Events of a row group: their first position, columns as Arrow arrays, and fields' JSON texts by name."""
 
     first: int
     table: Any
-    states: Any
+    fields: dict[str, Any]
+    where: str  # for complaints
+
+    @property
+    def states(self) -> Any:
+        """Put together again, each time it is asked for: they are most of what a group takes."""
+        try:
+            return states(self.table, self.fields)
+        except MALFORMED as error:
+            raise AuditFailed(f"{self.where} cannot be read: {error}") from None
 
     def leaf_hashes(self, log: str) -> list[bytes]:
         return leaf_hashes(log, [*map(self.column, HASHED), self.states])
 
     def sliced(self, start: int, count: int) -> Group:
-        return Group(self.first + start, self.table.slice(start, count), self.states.slice(start, count))
+        if start == 0 and count >= len(self.table):
+            return self
+        fields = {name: texts.slice(start, count) for name, texts in self.fields.items()}
+        return Group(self.first + start, self.table.slice(start, count), fields, self.where)
 
     def column(self, name: str) -> Any:
         return array_of(self.table, name)
+
+    # -- by columns, as a replay asks for them -------------------------------------------------------
+    @property
+    def positions(self) -> Any:
+        return self.column("position")
+
+    @property
+    def streams(self) -> Any:
+        return self.column("stream")
+
+    @property
+    def versions(self) -> Any:
+        return self.column("version")
+
+    @property
+    def topics(self) -> Any:
+        return self.column("topic")
+
+    @property
+    def shapes(self) -> Any:
+        return self.column("shape")
+
+    def texts(self, name: str) -> Any:
+        return self.fields.get(name)
+
+    def integers(self, name: str) -> Any:
+        return integers_of(self.table, name)
 
     def lists(self, name: str) -> list[Any]:
         return self.column(name).to_pylist()  # type: ignore[no-any-return]
@@ -50,6 +90,9 @@ class Group(NamedTuple):
     def rows(self) -> list[tuple[int, str, int, str, bytes, str | None]]:
         """Position, stream, version, topic, state and trace of each event."""
         return list(zip(*map(self.lists, HASHED), self.states.to_pylist(), self.lists("trace"), strict=True))
+
+
+NO_EVENTS = Group(1, (), {}, "")
 
 
 class LogArchive:
@@ -62,6 +105,7 @@ class LogArchive:
         self.manifest = manifest
         self._lasts = [part.last for part in manifest.parts]
         self._groups: dict[int, Group] = {}  # the last ones that were asked for, the latest last
+        self._last = NO_EVENTS  # of those that are read on
         self._leaves: tuple[int, list[bytes]] = (-1, [])  # the last tile of leaf hashes, and which it is
         self._tiles = {Tile.parse(file.path): file for file in manifest.tiles}
         self._fetched: dict[Tile, bytes] = {}
@@ -100,6 +144,17 @@ class LogArchive:
         self._groups[group.first] = group
         return group
 
+    def section(self, after: int, limit: int) -> Group:
+        """At most `limit` events behind `after`, as they stand in one row group, for who reads on to the end.
+        Only the last group is kept: memory that is given back and taken again costs as much as reading."""
+        if not self._last.first <= after + 1 < self._last.first + len(self._last.table):
+            self._last = NO_EVENTS
+            self._last = next(self.groups(after))
+        group = self._last
+        if after + 1 + limit >= group.first + len(group.table):
+            self._last = NO_EVENTS
+        return group.sliced(after + 1 - group.first, limit)
+
     def page(self, after: int, limit: int) -> list[dict[str, Any]]:
         """At most `limit` events behind `after`, as a service's `events` gives them."""
         found: list[dict[str, Any]] = []
@@ -120,15 +175,15 @@ class LogArchive:
     def of_stream(self, stream: str) -> Iterator[list[tuple[int, str, int, str, bytes, str | None]]]:
         """The events of a stream, as `Group.rows`: those of one row group after the other."""
         for part in self.manifest.parts:
-            file = self._parquet(part)
+            file, where = self._parquet(part), f"{part.file.path} of {self.manifest.log}"
             try:
                 for number in range(file.metadata.num_row_groups):
                     table = file.read_row_group(number, use_threads=False)
                     table = table.filter(pc.equal(table.column("stream"), stream))
                     if len(table):
-                        yield Group(part.first, table, states(table)).rows()
+                        yield Group(part.first, table, {}, where).rows()
             except (OSError, *MALFORMED) as error:
-                raise AuditFailed(f"{part.file.path} of {self.manifest.log} cannot be read: {error}") from None
+                raise AuditFailed(f"{where} cannot be read: {error}") from None
 
     def check(self, file: m.File) -> None:
         """That a file is the one that was archived. Raises AuditFailed."""
@@ -148,15 +203,23 @@ class LogArchive:
         return file
 
     def _decoded(self, part: m.Part, file: Any, number: int, first: int) -> Group:
+        where = f"{part.file.path} of {self.manifest.log}"
         try:
             table = file.read_row_group(number, use_threads=False)
-            group = Group(first, table, states(table))
+            names = [name.removeprefix(FIELD) for name in table.column_names if name.startswith(FIELD)]
+            group = Group(first, table, {name: field_of(table, name) for name in names}, where)
+            for texts in (*group.fields.values(), group.column(STATE)):
+                texts.cast(pa.string())  # checks that it is UTF-8
+            sound = all(table.schema.field(name).type == kind for name, kind in TYPES.items())
+            sound = sound and not any(table.column(name).null_count for name in (*TYPES, "shape"))
+            sound = sound and (not len(table) or pc.min(table.column("version")).as_py() > 0)
             positions = group.column("position").to_numpy(zero_copy_only=False)
-            group.states.cast(pa.string())  # checks that it is UTF-8
         except (OSError, *MALFORMED) as error:
-            raise AuditFailed(f"{part.file.path} of {self.manifest.log} cannot be read: {error}") from None
+            raise AuditFailed(f"{where} cannot be read: {error}") from None
+        if not sound:
+            raise AuditFailed(f"{where} has not the columns of a log")
         if not np.array_equal(positions, np.arange(first, first + len(table))):
-            raise AuditFailed(f"{part.file.path} of {self.manifest.log} has not the positions from {first} on")
+            raise AuditFailed(f"{where} has not the positions from {first} on")
         return group
 
     # -- the tree -----------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shared.archive.columns import TEXT, Column, packed, unpacked
+from shared.archive.columns import INTEGER, TEXT, Column, packed, unpacked
 from shared.errors import AuditFailed
 
 FIELDS_MAX = 128  # columns of a file; what has other names stays whole
@@ -160,16 +160,19 @@ def _word(name: str, same: Sequence[tuple[str, str]], which: int) -> str:
 
 
 # --- and back --------------------------------------------------------------------------------
-def states(table: Any) -> Any:
-    """The states of these events, in order, as an array of binary. Raises AuditFailed for columns that are none."""
+def states(table: Any, texts: dict[str, Any] | None = None) -> Any:
+    """The states of these events, in order, as an array of binary. `texts` keeps what the fields were made into. Raises
+    AuditFailed for columns that are none."""
     shapes = array_of(table, "shape")
     if not pa.types.is_dictionary(shapes.type):
         shapes = pc.dictionary_encode(shapes)
     numbers = shapes.indices.to_numpy(zero_copy_only=False)
-    texts: dict[str, Any] = {}
+    texts = {} if texts is None else texts
     parts, places = [], []
     for number, shape in enumerate(shapes.dictionary.to_pylist()):
         where = np.flatnonzero(numbers == number)
+        if not len(where):
+            continue
         every = len(where) == len(table)
         rows = None if every else pa.array(where)
         parts.append(_joined(table, texts, shape, rows))
@@ -190,7 +193,7 @@ def request_keys(table: Any) -> Any:
     keys = array_of(table, "request_key")
     if not pc.any(own).as_py():
         return keys
-    names = pc.utf8_slice_codeunits(_field(table, "request_id").cast(pa.string()), 1, -1)
+    names = pc.utf8_slice_codeunits(field_of(table, "request_id").cast(pa.string()), 1, -1)
     return pc.if_else(own, pc.binary_join_element_wise(names, array_of(table, "stream"), "\t"), keys)
 
 
@@ -204,7 +207,7 @@ def _joined(table: Any, texts: dict[str, Any], shape: str, rows: Any) -> Any:
         name, _, of = word.partition("=")
         source = of or name
         if source not in texts:
-            texts[source] = _field(table, source)
+            texts[source] = field_of(table, source)
         pieces += [_text(f'{lead}"{name}":'), texts[source] if rows is None else texts[source].take(rows)]
         lead = ","
     joined = pc.binary_join_element_wise(*pieces, _text("}"), _text(""))
@@ -219,13 +222,27 @@ def _text(text: str) -> Any:
     return pa.scalar(text.encode())
 
 
-def _field(table: Any, name: str) -> Any:
+def field_of(table: Any, name: str) -> Any:
+    """A field's JSON texts, exactly; null where an event has none."""
     index = table.schema.get_field_index(FIELD + name)
     if index < 0:
         raise AuditFailed(f"archive has no column for the field {name!r} of its events")
     form = (table.schema.field(index).metadata or {}).get(FORM, b"").decode()
     rest = array_of(table, REST + name) if REST + name in table.column_names else None
-    return unpacked(Column(form, array_of(table, FIELD + name), rest))
+    texts = unpacked(Column(form, array_of(table, FIELD + name), rest))
+    if texts.type != pa.binary():
+        raise AuditFailed(f"archive's column of {name!r} is of the type {texts.type}")
+    return texts
+
+
+def integers_of(table: Any, name: str) -> Any:
+    """A field that is an integer wherever it is there, as int64; None for any other."""
+    index = table.schema.get_field_index(FIELD + name)
+    if index < 0 or REST + name in table.column_names:
+        return None
+    form = (table.schema.field(index).metadata or {}).get(FORM, b"").decode()
+    values = array_of(table, FIELD + name)
+    return values if form == INTEGER and values.type == pa.int64() else None
 
 
 def array_of(table: Any, name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -11,13 +12,14 @@ import pytest
 
 from services.audit import replay
 from services.audit.copying import Copier, places
-from services.audit.replay import AuditReport, run_audit
+from services.audit.replay import AuditReport, reader, run_audit, state
 from services.audit.report import write_pages
 from services.audit.sources import StreamSource
 from shared.config import Settings
 from shared.errors import AuditFailed, MalformedCommand
 from shared.messaging import streams
 from shared.messaging.streams import connected, queue_of, reading
+from tests.unit.audit_scene import Keep, Killed
 from tests.unit.audit_world import JULY, Market, two_months
 from tests.unit.report_checks import check_bill, check_links, check_total
 from tests.unit.report_pages import Pages
@@ -39,9 +41,9 @@ def connection(rabbitmq_uri: str) -> Iterator[pika.BlockingConnection]:
         yield made
 
 
-def audited(connection: pika.BlockingConnection, market: Market) -> AuditReport:
+def audited(connection: pika.BlockingConnection, market: Market, keep: Keep | None = None) -> AuditReport:
     keys = market.audit.status()["verifier_keys"]
-    return run_audit(StreamSource(connection), JULY, verifier_keys=keys, asks=False)
+    return run_audit(StreamSource(connection), JULY, verifier_keys=keys, asks=False, keep=keep)
 
 
 def test_a_replay_of_the_streams_reports_what_one_of_the_services_does(
@@ -73,6 +75,20 @@ def test_the_pages_of_the_report_are_written_from_the_streams_alone(
     check_links(pages)
     assert sum(check_bill(pages, path) for path in pages.bills()) > 0
     assert all("and its path to the signed root" in pages.pages[path].text for path in pages.bills())
+
+
+@pytest.mark.parametrize("killed_at", [1, 3, 5])
+def test_a_replay_that_is_killed_goes_on_in_the_streams(
+    market: Market, connection: pika.BlockingConnection, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    monkeypatch.setattr(state, "EVERY", 60)
+    monkeypatch.setattr(state, "SHARE", 0)
+    monkeypatch.setattr(reader, "PAGE", 50)
+    Copier(connection, market.client, market.settings).copy_round()
+    whole, keep = audited(connection, market), Keep(killed_at=killed_at)
+    with pytest.raises(Killed):
+        audited(connection, market, keep)
+    assert replace(audited(connection, market, Keep(keep.kept)), seconds=0) == replace(whole, seconds=0)
 
 
 def test_a_tampered_stream_is_found(market: Market, connection: pika.BlockingConnection) -> None:

@@ -63,3 +63,25 @@ def flags(report: AuditReport) -> set[str]:
     }
     assert report.ok == all(named.values())
     return {name for name, agrees in named.items() if not agrees}
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing of ours may catch it."""
+
+
+class Keep:
+    """Keeps a state in memory; `killed_at`: the saving, by number, behind which the run is killed."""
+
+    def __init__(self, kept: bytes | None = None, killed_at: int = 0) -> None:
+        self.kept = kept
+        self.saved = 0
+        self.killed_at = killed_at
+
+    def load(self) -> bytes | None:
+        return self.kept
+
+    def save(self, state: bytes) -> None:
+        self.kept = state
+        self.saved += 1
+        if self.saved == self.killed_at:
+            raise Killed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from services.audit.archive.databases import Rows, restore
 from services.audit.archive.queries import statement, sums
 from services.audit.archive.source import ArchiveSource
 from services.audit.archive.verifying import verify_log
+from services.audit.replay import run_audit
 from services.quota.application import QuotaApplication
 from services.quota.schemas import Statement
 from shared.archive.reading import LogArchive
@@ -35,7 +37,7 @@ from shared.transparency.merkle import root_at, verify_consistency, verify_inclu
 from tests.auditing import audit
 from tests.folders import brief_folder
 from tests.unit.archive_world import Killed, World, replayed
-from tests.unit.audit_world import EAST
+from tests.unit.audit_world import EAST, JUNE
 
 LOGS = ("catalog", "quota", "routing", "billing")
 
@@ -196,3 +198,18 @@ def test_a_restore_goes_on_where_it_was_killed_and_refuses_another_log(world: Wo
         restore(archive=LogArchive(other.folder, other.manifest), url=url)
     with Rows(url) as rows:
         assert rows.head() == archive.manifest.size
+
+
+def test_a_whole_audit_by_columns_and_by_pages_comes_to_one_report(world: World) -> None:
+    source = ArchiveSource(world.archive)
+
+    class ByPages:
+        call = staticmethod(source.call)
+
+    keys = source.call("audit", "status")["verifier_keys"]
+    for period in ("2026-05", JUNE):
+        by_columns, by_pages = (
+            run_audit(client, period, verifier_keys=keys, asks=False) for client in (source, ByPages())
+        )
+        assert by_columns.ok, by_columns.differences
+        assert replace(by_columns, seconds=0) == replace(by_pages, seconds=0)

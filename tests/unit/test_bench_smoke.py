@@ -160,3 +160,13 @@ def test_debits_for_a_while_are_counted_and_weighed(tmp_path: Path) -> None:
     assert found.debits >= options.batch
     assert found.rate > 0
     assert found.rss_peak_mib >= 1
+
+
+def test_a_log_told_from_templates_is_archived_signed_and_audited(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="the extra `archive` is not installed")
+    from tokengrid.bench import replaying
+
+    rows = replaying.rows(tmp_path, lambda _line: None, accounts=ACCOUNTS, debits=300)
+    assert {row.name for row in rows} == {goals.REPLAYED, goals.ARCHIVED}
+    assert all(row.value > 0 for row in rows)
+    assert {row.against for row in rows} >= {goals.ENGINE, "SQLite: engine, 1,000 a batch"}

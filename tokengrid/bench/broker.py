@@ -16,6 +16,7 @@ import tokengrid
 from shared.config import Settings
 from shared.errors import SetupFailed, TokengridError
 from shared.messaging.client import Client
+from shared.messaging.streams import EVENTS_MAX, Publisher, connected
 from tokengrid.bench import calls, engine, peer
 from tokengrid.bench.load import Load
 from tokengrid.bench.measure import Measure, Progress, Row, Work, first_error, interleaved, percentile
@@ -34,6 +35,8 @@ SETTLE_DEADLINE_S = 60.0  # some seconds for the longest measure
 NOTHING = f"{VIA}: stock @rpc that does nothing"
 ROW = f"{VIA}: stock @rpc, SQLAlchemy updates a balance"
 SINGLE = f"{VIA}: quota.debit, one command a call"
+COPIED = 20_000  # events of a round of the streams' publisher
+PUBLISHED = f"{VIA}: streams' publisher, read from the service and confirmed"
 
 
 def rows(server: PostgreSQL, folder: Path, progress: Progress) -> list[Row]:
@@ -67,7 +70,8 @@ def rows(server: PostgreSQL, folder: Path, progress: Progress) -> list[Row]:
         stock = closing.enter_context(Load(rabbitmq.uri, peer.NAME))
         progress(f"{VIA}: a debit of every account")
         _warm(quota)
-        return [*_rates(quota, stock, progress), *_latencies(quota, stock, progress)]
+        found = [*_rates(quota, stock, progress), *_latencies(quota, stock, progress)]
+        return [*found, *_published(quota, rabbitmq.uri, progress)]
 
 
 def _await(mark: process.Mark, name: str, folder: Path, settings: Settings) -> None:
@@ -203,3 +207,28 @@ def _latencies(quota: Load, stock: Load, progress: Progress) -> list[Row]:
         found.append(Row(f"{name}: p50 at half load", statistics.median(medians), "ms"))
         found.append(Row(f"{name}: p99 at half load", statistics.median(tails), "ms"))
     return found
+
+
+def _published(quota: Load, uri: str, progress: Progress) -> list[Row]:
+    """A log of quota copied into a stream, as `services.audit.copying` does with each: a page of the service's answer
+    after the other, each section confirmed before the next is asked for. Every round has a stream of its own."""
+    streams = itertools.count()
+    with connected(uri) as connection, Client(Settings(broker=uri), "bench") as client:
+
+        def prepare() -> Work:
+            publisher = Publisher(connection, f"bench-{next(streams)}")
+            settle(quota)
+
+            def work() -> int:
+                while publisher.position < COPIED:
+                    after, limit = publisher.position, min(EVENTS_MAX, COPIED - publisher.position)
+                    publisher.publish(client.call("quota", "events", after=after, limit=limit)["events"])
+                return publisher.position
+
+            return work
+
+        def check(copied: int) -> None:
+            assert copied == COPIED
+
+        measure = Measure(PUBLISHED, "events/s", COPIED, prepare, ("PostgreSQL: engine, 1,000 a batch",), check)
+        return interleaved([measure], ROUNDS, progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import tempfile
@@ -73,6 +74,7 @@ def measured(folder: Path, store: Store, progress: Progress, *, full: bool = Fal
     if store is not Store.POSTGRESQL:
         rows += sqlite.rows(folder, progress)
         rows += evidence.rows(folder / "evidence", progress)
+    rows += _replayed(folder / "replayed", progress)
     if store is not Store.SQLITE:
         progress("PostgreSQL: starting")
         server = PostgreSQL(folder / "postgresql")
@@ -89,6 +91,16 @@ def measured(folder: Path, store: Store, progress: Progress, *, full: bool = Fal
             rows += counted.rows(server, folder, progress)
             rows += postgresql.month(server, folder, progress, closing.FULL_ACCOUNTS)
     return rows
+
+
+def _replayed(folder: Path, progress: Progress) -> list[Row]:
+    """The replay from an archive; nothing where the extra `archive` is not installed."""
+    if importlib.util.find_spec("pyarrow") is None:
+        progress("no replay from an archive: the extra `archive` is not installed")
+        return []
+    from tokengrid.bench import replaying
+
+    return replaying.rows(folder, progress)
 
 
 def keep(folder: Path, rows: Sequence[Row]) -> Path:

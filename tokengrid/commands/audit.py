@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from services.audit.replay import audited
+from services.audit import resuming
+from services.audit.replay import AuditReport, audited
 from services.audit.report import DEBITS_MAX, empty_folder, render_html, write_pages
 from tokengrid.commands import audit_archive, audit_evidence, audit_log, audit_streams, audit_tiles, audit_witness
 from tokengrid.commands.audit_progress import Rate
@@ -64,6 +66,15 @@ def replay(
             show_default=False,
         ),
     ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            "--state",
+            help="Save here how far it has come, and go on from there if it was killed.",
+            metavar="FOLDER",
+            show_default=False,
+        ),
+    ] = None,
     bill: Annotated[
         list[str] | None,
         typer.Option("--bill", help="With --pages: only of these bills.", metavar="NUMBER", show_default=False),
@@ -77,23 +88,36 @@ def replay(
 ) -> None:
     """Recompute every balance, bill and statement from the logs, check the logs' signatures, and compare.
 
-    Exit code 0 only if nothing differs. What only services can answer is told as not asked where none are.
+    With --state a run that was killed goes on where it was, and comes to the same report. Exit code 0 only if nothing
+    differs. What only services can answer is told as not asked where none are.
     """
     keys = keys_by_log(key)
     if bill and pages is None:
         raise typer.BadParameter("it says of which bills there are pages: name their folder with --pages")
     if pages is not None:
         empty_folder(pages)
-    with opened(source, against, var, broker, database, archive=archive) as client, Rate() as rate:
-        found = audited(client, month, rate.update, verifier_keys=keys, asks=source is Source.rpc)
-        report, written = found.report, None
+    with ExitStack() as stack:
+        keep = stack.enter_context(resuming.opened(state)) if state is not None else None
+        client = stack.enter_context(opened(source, against, var, broker, database, archive=archive))
+        rate = stack.enter_context(Rate())
+        found = audited(client, month, rate.update, verifier_keys=keys, asks=source is Source.rpc, keep=keep)
+        written = None
         if pages is not None:
             written = write_pages(
                 found, pages, bills=bill or (), debits_max=debits_max, progress=rate.update, written=rate.written
             )
-    if written is not None:
-        shown = f"{pages}/index.html: {written.pages:,} pages, {written.debits:,} debits with their proofs"
-        typer.echo(" ".join((f"{shown}.", *written.left_out)), err=True)
+        rate.close()
+        if written is not None:
+            shown = f"{pages}/index.html: {written.pages:,} pages, {written.debits:,} debits with their proofs"
+            typer.echo(" ".join((f"{shown}.", *written.left_out)), err=True)
+        _tell(found.report, html, json)
+        if keep is not None:
+            keep.remove()
+    if not found.report.ok:
+        raise typer.Exit(1)
+
+
+def _tell(report: AuditReport, html: Path | None, json: bool) -> None:
     if html is not None:
         html.write_text(render_html(report))
     if json:
@@ -116,8 +140,6 @@ def replay(
                 ("area", "log", "position", "account", "what", "expected", "found"),
                 ((d.area, d.log, d.position, d.account, d.what, d.expected, d.found) for d in report.differences[:20]),
             )
-    if not report.ok:
-        raise typer.Exit(1)
 
 
 def _word(agrees: bool | None) -> str:

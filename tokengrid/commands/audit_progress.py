@@ -33,6 +33,10 @@ class Rate:
         """Bills of the report."""
         self.update("pages", done, total, "bills")
 
+    def close(self) -> None:
+        """Take the bars away."""
+        self._progress.stop()
+
     def __enter__(self) -> Self:
         self._progress.start()
         return self

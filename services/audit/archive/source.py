@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.archive import manifest as m
-from shared.archive.reading import LogArchive
+from shared.archive.reading import Group, LogArchive
 from shared.errors import MalformedCommand, NotCaughtUp
 from shared.transparency.merkle import SIZE_MAX, consistency_proof, inclusion_proof
 
@@ -42,6 +42,13 @@ class ArchiveSource:
         except TypeError as error:  # arguments that the method has not
             raise MalformedCommand(f"{service}.{method}: {error}") from None
         raise MalformedCommand(f"{service}.{method} cannot be answered from an archive.")
+
+    def columns(self, service: str, after: int, limit: int, shard: int = 0) -> Group:
+        """Events behind a position by columns, at most `limit` and of one row group, as a replay takes them in. Raises
+        MalformedCommand where there are none."""
+        log = self._log_of(service, shard)
+        _bound("after", after, 0, log.manifest.size - 1)
+        return log.section(after, limit)
 
     # -- as every service with a log -------------------------------------------------------------------
     def shards(self, service: str) -> list[LogArchive]:

@@ -1,13 +1,18 @@
 """Routing's log against quota's: each settled call was routed there, and was charged what was served. Pure.
 
-Calls are told apart by 64 bits of (operator, call, deployment, serving operator). What was served and what was
-charged is netted per call and forgotten when it agrees, so that only what is open stays in memory.
+Calls are told apart by 64 bits of (operator, call, deployment, serving operator), under a secret of this replay. What
+was served and what was charged is netted per call and forgotten when it agrees, so that only what is open stays in
+memory.
 """
 
 from __future__ import annotations
 
+import hashlib
+import secrets
+
 from services.audit.replay.account import Account
 from services.audit.replay.findings import Findings
+from services.audit.replay.index import SECRET_BYTES
 from services.audit.replay.prices import CLASSES, Raw
 
 FIELD_BITS = 64  # of a packed sum: tokens of one class of one call stay far below
@@ -19,6 +24,7 @@ class Calls:
 
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
+        self.secret = secrets.token_bytes(SECRET_BYTES)  # with which calls are told apart
         self._routed: dict[int, int] = {}  # call to position in routing's log
         self._open: dict[int, int] = {}  # call to (served - charged), packed
         self._missing: list[tuple[int, str, int, str, Raw]] = []
@@ -28,9 +34,9 @@ class Calls:
         """Fold one event of routing's log."""
         operator = stream.partition("/")[0]
         if topic == "routing.CallRouted:1":
-            self._routed.setdefault(_key(operator, event["request_id"], event), position)
+            self._routed.setdefault(self._key(operator, event["request_id"], event), position)
         elif topic == "routing.CallServed:1":
-            key = _key(operator, event["request_id"], event)
+            key = self._key(operator, event["request_id"], event)
             if key not in self._routed:
                 self._findings.add("calls", "served but not routed", "routing", position, stream, "CallRouted", "none")
                 self._routed[key] = position
@@ -39,8 +45,13 @@ class Calls:
     def heard(self, position: int, account: Account, topic: str, event: Raw, log: str = "quota") -> None:
         """Take one event of a log of quota."""
         if topic == "quota.TokensDebited:1" and event.get("deployment"):
-            key = _key(account.operator, event["call"], event)
+            key = self._key(account.operator, event["call"], event)
             self._charged(key, log, position, account.stream, event, settle=False)
+
+    def _key(self, operator: str, call: str, event: Raw) -> int:
+        names = (operator, call, event["deployment"], event.get("serving_operator") or operator)
+        hash(names)  # or TypeError, for what cannot be names
+        return int.from_bytes(hashlib.blake2b(repr(names).encode(), digest_size=8, key=self.secret).digest(), "big")
 
     def _charged(self, key: int, log: str, position: int, stream: str, event: Raw, settle: bool) -> None:
         if key in self._routed:
@@ -92,10 +103,6 @@ class Calls:
                 )
         for position, net in differing:
             self._findings.add("calls", "served is not charged", "routing", position, "", 0, _unpacked(net))
-
-
-def _key(operator: str, call: str, event: Raw) -> int:
-    return hash((operator, call, event["deployment"], event.get("serving_operator") or operator))
 
 
 def _unpacked(net: int) -> dict[str, int]:

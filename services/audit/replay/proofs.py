@@ -50,6 +50,11 @@ class Proofs:
         self._waiting: dict[str, list[tuple[int, Raw]]] = {}  # checkpoints under a key that is not trusted yet
 
     @property
+    def keys(self) -> Mapping[str, VerifierKey | None]:
+        """The key that is trusted of each log."""
+        return self._keys
+
+    @property
     def logs(self) -> list[str]:
         """The logs for which there is a key."""
         return list(self._keys)

@@ -7,16 +7,21 @@ version of each stream. It must not know what the events mean.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from services.audit.replay.findings import Findings
 from services.audit.replay.leaves import leaf_hash_of
 from services.audit.replay.prices import Raw
+from shared.errors import AuditFailed
 from shared.transparency.merkle import Tree
 
+if TYPE_CHECKING:
+    from services.audit.replay.debits import Debits
+
 PAGE = 1_000
+SECTION = 65_536  # events of a section by columns, at most
 Fold = Callable[[int, str, str, Raw], None]
 Progress = Callable[[str, int, int], None]
 
@@ -46,6 +51,7 @@ class LogReader:
         self._service = service or log
         self._which = {} if shard is None else {"shard": shard}
         self.position = 0
+        self.last_leaf = b""  # hash of the last event that was read
         self.tree = Tree()
         self.wanted: set[int] = set()
         self.roots: dict[int, bytes] = {0: self.tree.root()}
@@ -55,6 +61,7 @@ class LogReader:
         self._progress = progress or (lambda _log, _done, _total: None)
         self._versions: dict[str, int] = {}
         self._leaf_hash = leaf_hash_of(log)
+        self.debits: Debits | None = None  # what folds sections, where the source has the log by columns
 
     def head(self) -> int:
         """The service's word on how long its log is."""
@@ -65,12 +72,12 @@ class LogReader:
         """Read up to a position, or to the head as it is now; how far the log could be read."""
         target = self.head() if to is None else to
         while self.position < target:
-            limit = min(PAGE, target - self.position)
-            page = self._page(self.position, limit)
-            if not page:
-                break  # the log is shorter than was said; the checkpoint's size tells
             before = self.position
-            self._take(page)
+            if self.debits is not None:
+                self._take_section(self.debits, min(SECTION, target - before))
+            else:
+                self._take(self._page(before, min(PAGE, target - before)))
+            # It may be shorter than was said, which the checkpoint's size tells.
             if self.position <= before:
                 break  # it repeats itself, and would for ever
             self._progress(self.log, self.position, max(target, self.position))
@@ -83,7 +90,10 @@ class LogReader:
             return b"", "", {}
         e = page[0]
         leaf = self._leaf_hash(e["position"], e["stream"], e["version"], e["topic"], e["state"])
-        return leaf, e["stream"], msgspec.json.decode(e["state"])
+        try:
+            return leaf, e["stream"], msgspec.json.decode(e["state"])
+        except msgspec.DecodeError:
+            return leaf, e["stream"], {}  # which was found when it was folded
 
     def again(self, after: int, to: int) -> Iterator[tuple[bytes, Mapping[str, Any]]]:
         """Leaf hash of each event behind `after`, up to `to`, and the event as it is answered, read again."""
@@ -101,24 +111,47 @@ class LogReader:
         return page
 
     def _take(self, page: list[Mapping[str, Any]]) -> None:
-        versions, wanted, append, decode = self._versions, self.wanted, self.tree.append, msgspec.json.decode
+        wanted, append = self.wanted, self.tree.append
         for e in page:
             position, stream, version, topic, state = e["position"], e["stream"], e["version"], e["topic"], e["state"]
             if position != self.position + 1:
                 self._broken("positions have a gap", position, stream, self.position + 1, position)
-            due = versions.get(stream, 0) + 1
-            if version != due:
-                self._broken("versions of a stream have a gap", position, stream, due, version)
-            versions[stream] = version
             self.position = position
-            append(self._leaf_hash(position, stream, version, topic, state))
+            self.last_leaf = self._leaf_hash(position, stream, version, topic, state)
+            append(self.last_leaf)
             if self.tree.size in wanted:
                 self.roots[self.tree.size] = self.tree.root()
-            try:
-                event = decode(state)
-                self._fold(position, stream, topic, event)
-            except (msgspec.DecodeError, LookupError, TypeError, ValueError, AttributeError) as error:
-                self._broken("event is not of its kind", position, stream, topic, repr(error))
+            self._take_event(position, stream, version, topic, state)
+
+    def _take_event(self, position: int, stream: str, version: int, topic: str, state: str | bytes) -> None:
+        due = self._versions.get(stream, 0) + 1
+        if version != due:
+            self._broken("versions of a stream have a gap", position, stream, due, version)
+        self._versions[stream] = version
+        try:
+            self._fold(position, stream, topic, msgspec.json.decode(state))
+        except (msgspec.DecodeError, LookupError, TypeError, ValueError, AttributeError) as error:
+            self._broken("event is not of its kind", position, stream, topic, repr(error))
+
+    def _take_section(self, debits: Debits, limit: int) -> None:
+        """As `_take`, of events by columns: all are hashed at once, and ordinary debits folded so."""
+        from services.audit.replay.columns import follow, grown, leaf_hashes, rows_of
+
+        section = self._client.columns(self._service, after=self.position, limit=limit, **self._which)  # type: ignore[attr-defined]
+        first, count = self.position + 1, len(section.positions)
+        if not follow(section, first):
+            raise AuditFailed(f"{self.log} does not go on with position {first}")
+        leaves, start = leaf_hashes(self.log, section), first - 1
+        for end in sorted({size for size in self.wanted if first <= size < first + count} | {first + count - 1}):
+            self.tree = grown(self.tree, leaves[start - first + 1 : end - first + 1])
+            if end in self.wanted:
+                self.roots[end] = self.tree.root()
+            start = end
+        for begin, size in debits.pieces(section):
+            piece = section.sliced(begin, size)
+            for event in rows_of(piece, ~debits.fold(piece, self._versions)):
+                self._take_event(*event)
+        self.position, self.last_leaf = self.position + count, leaves[-1]
 
     def _broken(self, what: str, position: int, stream: str, expected: Any, found: Any) -> None:
         self._findings.add("invariants", what, self.log, position, stream, expected, found)

@@ -1,7 +1,8 @@
 """Which request did what: every request has one effect, and no debit is reversed by more than it was. Pure.
 
-The index from a request to its position is the only thing in a replay that grows with the log: about 100 bytes
-an event. It holds 64 bits of each name; before two are called alike, the earlier event is read again.
+The index from a request to its position (`index.py`) is the only thing in a replay that grows with the log: about 100
+bytes an event, 16 for those that were folded many at once. It holds 64 bits of each name; before two are called alike,
+the earlier event is read again.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from services.audit.replay.findings import Findings
+from services.audit.replay.index import Index
 from services.audit.replay.prices import Raw
 
 Fetch = Callable[[int], tuple[str, Raw]]
@@ -47,7 +49,7 @@ class Requests:
         self._findings = findings
         self._fetch = fetch
         self._log = log
-        self._positions: dict[int, int] = {}
+        self.index = Index()
         self._reversed: dict[tuple[str, str], Reversed] = {}
 
     def used(self, position: int, stream: str, topic: str, event: Raw, closed: bool) -> None:
@@ -55,7 +57,7 @@ class Requests:
         if _follows(topic, event, closed):
             return
         request_id = event["request_id"]
-        earlier = self._positions.setdefault(hash((stream, request_id)), position)
+        earlier = self.index.claim(stream, request_id, position)
         if earlier == position:
             return
         at, first = self._fetch(earlier)
@@ -78,7 +80,7 @@ class Requests:
     def finish(self) -> None:
         """All reversals of each debit against that debit."""
         for (stream, name), given in self._reversed.items():
-            position = self._positions.get(hash((stream, name)))
+            position = self.index.find(stream, name)
             at, debit = self._fetch(position) if position else ("", {})
             if at != stream or debit.get("request_id") != name or "usage" not in debit:
                 self._add("reversal of no debit", given.position, stream, "a debit of the account", name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from services.audit.replay.account import EPOCH, Account
 from services.audit.replay.answers import Answers
@@ -21,12 +21,16 @@ from services.audit.replay.ledger import Ledger
 from services.audit.replay.orders import Orders
 from services.audit.replay.prices import Prices, Raw
 from services.audit.replay.proofs import Proofs
-from services.audit.replay.reader import Caller, LogReader, Progress
+from services.audit.replay.reader import Caller, Fold, LogReader, Progress
 from services.audit.replay.recomputed import Audited, Recomputed
 from services.audit.replay.sharding import is_of_quota, log_name, log_of, shard_of
+from services.audit.replay.state import Keep, Saving, check_same, decode, gathered, program, restored
 from services.audit.replay.subscriptions import Subscriptions
 from services.audit.replay.usage import Metered
 from shared.errors import MalformedCommand
+
+if TYPE_CHECKING:
+    from services.audit.replay.debits import Debits
 
 FOLLOW_WAIT_S = 30.0  # how long read models and audit may take to follow what was read
 CALLS_WAIT_S = 2.0  # between a call's settlement and its report
@@ -49,6 +53,7 @@ def run_audit(
     wait_s: float = FOLLOW_WAIT_S,
     calls_wait_s: float = CALLS_WAIT_S,
     asks: bool = True,
+    keep: Keep | None = None,
 ) -> AuditReport:
     """Audit everything that the services have recorded, and the bills and statements of `period` (`YYYY-MM`).
 
@@ -56,8 +61,11 @@ def run_audit(
     page. `verifier_keys`: the logs' keys, when they are known from elsewhere; by default those that the audit
     service names are trusted. `asks`: whether services answer behind `client`. Where it only reads logs (`head` and
     `events`), what they would have been asked is in the report as `not_asked`, and is no difference. `seed` chooses
-    the sampled proofs. What does not agree is in the report; raises only what the client raises when a service or
-    source cannot be asked.
+    the sampled proofs. `keep`: where it saves how far it has come, after each log and each 250,000 events, and goes on
+    from if something was saved there.
+
+    What does not agree is in the report; raises only what the client raises when a service or source cannot be asked,
+    and SetupFailed where what was saved is of another audit or none: it stays as it is.
     """
     return audited(
         client,
@@ -68,6 +76,7 @@ def run_audit(
         wait_s=wait_s,
         calls_wait_s=calls_wait_s,
         asks=asks,
+        keep=keep,
     ).report
 
 
@@ -81,9 +90,10 @@ def audited(
     wait_s: float = FOLLOW_WAIT_S,
     calls_wait_s: float = CALLS_WAIT_S,
     asks: bool = True,
+    keep: Keep | None = None,
 ) -> Audited:
     """As `run_audit`, with what was computed again and the logs that it was computed from."""
-    return _Audit(client, period, progress, verifier_keys, seed, asks).run(wait_s, calls_wait_s)
+    return _Audit(client, period, progress, verifier_keys, seed, asks, keep).run(wait_s, calls_wait_s)
 
 
 class _Audit:
@@ -95,10 +105,14 @@ class _Audit:
         verifier_keys: Mapping[str, str] | None,
         seed: int,
         asks: bool,
+        keep: Keep | None,
     ) -> None:
         self._began = time.monotonic()
         self._client = client
-        self._progress = progress
+        self._told = progress
+        self._keep = keep
+        self._saving = Saving(keep, lambda: gathered(self, self._about()))
+        self._done: dict[str, int] = {}
         self._period = period
         self._seed = seed
         self.findings = Findings()
@@ -114,21 +128,14 @@ class _Audit:
         self.readers: dict[str, LogReader] = {}
         # Heads of quota's logs before billing's was read: up to there, billing has ordered what quota did; and when the
         # last event up to there or of billing was recorded.
-        self._heads: dict[str, int] = {}
-        self._latest = ""
+        self.heads: dict[str, int] = {}
+        self.latest_read = ""
+        self.metered, self.metering = Metered(period, {}, {}), False  # whether its bills are known
+        self._debits: list[Debits] = []  # by shard, where the source has logs by columns
 
     def run(self, wait_s: float, calls_wait_s: float) -> Audited:
-        audit = LogReader(self._client, "audit", self.proofs.apply, self.findings, self._progress)
-        audit.read_on()
-        self.ledgers = [self._ledger(shard, log) for shard, log in enumerate(self.quota_logs)]
-        self._heads = {log: self.readers[log].head() for log in self.quota_logs}
-        self.readers["catalog"] = self._reader("catalog", self.prices.apply)
-        self.readers["billing"] = self._reader("billing", self._of_billing)
-        self._read_billing()
-        self.metered = Metered(self._period, self.billed.cut_offs(), self.billed.settled())
-        self.readers["routing"] = self._reader("routing", self.calls.apply)
-        self._read_all_of_quota()
-
+        self._fold_all()
+        self._saving.stop()
         if self._asks:
             self._check_balances(wait_s)
         self._check_calls(calls_wait_s if self._asks else 0)
@@ -151,9 +158,48 @@ class _Audit:
         self._check_shards()
         for ledger in self.ledgers:
             ledger.finish()
-        read = {log: reader.position for log, reader in self.readers.items()} | {"audit": audit.position}
+        read = {log: reader.position for log, reader in (*self.readers.items(), ("audit", self.audit_log))}
         computed = Recomputed(self.billed, accounts, self.metered, self.prices)
         return Audited(self._report(read), computed, self.readers, tuple(self.quota_logs))
+
+    def _fold_all(self) -> None:
+        """Read all logs, from the beginning or from where the run before this one was."""
+        saved = self._keep.load() if self._keep is not None else None
+        state = None if saved is None else decode(saved)
+        if state is not None:
+            check_same(state, self._about())
+        self.audit_log = LogReader(self._client, "audit", self.proofs.apply, self.findings, self._progress)
+        self.audit_log.read_on(None if state is None else state["audit"]["position"])
+        self.ledgers = [self._ledger(shard, log) for shard, log in enumerate(self.quota_logs)]
+        folds: Mapping[str, Fold] = {
+            "catalog": self.prices.apply, "billing": self._of_billing, "routing": self.calls.apply
+        }  # fmt: skip
+        self.readers |= {log: self._reader(log, fold) for log, fold in folds.items()}
+        if state is None:
+            self.heads = {log: self.readers[log].head() for log in self.quota_logs}
+        else:
+            restored(self, state)
+            self._done = {log: reader.position for log, reader in self.readers.items()}
+        if not self.metering:
+            self._read_billing()
+            self.metered, self.metering = Metered(self._period, self.billed.cut_offs(), self.billed.settled()), True
+        for debits, log in zip(self._debits, self.quota_logs, strict=False):
+            debits.metered, debits.until = self.metered, self.heads[log]
+        self._read_all_of_quota()
+
+    def _about(self) -> dict[str, Any]:
+        """What names this audit: with any of it another, it would come to another report."""
+        keys = {log: str(key) for log, key in self.proofs.keys.items()}
+        given = {"month": self._period, "seed": self._seed, "kind of source": self._asks, "keys": keys}
+        return {**given, "number of logs": self.quota_logs, "version of this program": program()}
+
+    def _progress(self, log: str, done: int, total: int) -> None:
+        """A page was folded: everything is as it is to be saved."""
+        if log != "audit":  # which a run that goes on reads again
+            self._saving.read(done - self._done.get(log, 0), whole=done == total)
+            self._done[log] = done
+        if self._told is not None:
+            self._told(log, done, total)
 
     def _quota_logs(self) -> list[str]:
         """Quota's logs by shard: those for which there are keys, or, where no services answer, those that there are."""
@@ -173,7 +219,13 @@ class _Audit:
     def _ledger(self, shard: int, log: str) -> Ledger:
         heard, event = partial(self._heard, shard), partial(self._event, log)
         ledger = Ledger(self.prices, self.findings, heard, event, log)
-        self.readers[log] = self._reader(log, ledger.apply, "quota", shard if len(self.quota_logs) > 1 else None)
+        reader = self._reader(log, ledger.apply, "quota", shard if len(self.quota_logs) > 1 else None)
+        if hasattr(self._client, "columns"):  # such a source has what is needed to read them
+            from services.audit.replay.debits import Debits
+
+            reader.debits = Debits(ledger, self.prices)
+            self._debits.append(reader.debits)
+        self.readers[log] = reader
         return ledger
 
     def _reader(self, log: str, fold: Any, service: str = "", shard: int | None = None) -> LogReader:
@@ -191,13 +243,18 @@ class _Audit:
         return billing.position
 
     def _of_billing(self, position: int, stream: str, topic: str, event: Raw) -> None:
-        self._latest = max(self._latest, event["recorded_at"])
+        self.latest_read = max(self.latest_read, event["recorded_at"])
         self.billed.apply(position, stream, topic, event)
 
+    def latest(self) -> str:
+        """When the last event was recorded that was read."""
+        return max((self.latest_read, *(debits.latest for debits in self._debits)))
+
     def _check_subscriptions(self, accounts: Mapping[str, Account]) -> None:
-        latest = instant(self._latest) if self._latest else EPOCH
+        text = self.latest()
+        latest = instant(text) if text else EPOCH
         self.subscriptions.finish(latest, accounts)
-        self.orders.finish(latest, self._heads, accounts)
+        self.orders.finish(latest, self.heads, accounts)
 
     def _read_all_of_quota(self) -> None:
         for shard in range(len(self.quota_logs)):
@@ -215,8 +272,8 @@ class _Audit:
 
     def _heard(self, shard: int, position: int, account: Account, topic: str, event: Raw) -> None:
         log = self.quota_logs[shard]
-        if position <= self._heads[log]:
-            self._latest = max(self._latest, event["recorded_at"])
+        if position <= self.heads[log]:
+            self.latest_read = max(self.latest_read, event["recorded_at"])
         if topic in _OF_GRANTS:
             self.orders.heard(position, account, topic, event, log)
         if topic in _METERED:

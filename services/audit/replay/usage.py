@@ -27,6 +27,13 @@ class Sums:
         self.calls = self.amount = self.charged = self.events = 0
         self.tokens = [0, 0, 0, 0]
 
+    @classmethod
+    def of(cls, calls: int, amount: int, charged: int, tokens: list[int]) -> Sums:
+        made = cls()
+        made.calls = made.events = calls
+        made.amount, made.charged, made.tokens = amount, charged, tokens
+        return made
+
     def add(self, other: Sums) -> None:
         self.events += other.events
         self.calls += other.calls
@@ -102,6 +109,26 @@ class Metered:
                 granted = Granted(period, section, event["at"], position, event)
                 self.grants.setdefault(account.stream, []).append(granted)
 
+    # -- many debits at once ------------------------------------------------------------------------
+    @property
+    def billed(self) -> bool:
+        """Whether any account has a bill: else no usage counts."""
+        return bool(self._cut_offs)
+
+    def section_of(self, stream: str, first: int, last: int) -> int | None:
+        """The cut-off that includes these positions; 0: none does. None: it is not the same for all."""
+        cut_offs = self._cut_offs.get(stream, ())
+        n = bisect_left(cut_offs, first)
+        if n != bisect_left(cut_offs, last):
+            return None
+        return cut_offs[n] if n < len(cut_offs) else 0
+
+    def summed(self, stream: str, usage: Usage, sums: Sums) -> None:
+        """Take debits of an account that nobody else served."""
+        if usage.period <= self._period:
+            self.usage.setdefault(stream, {}).setdefault(usage, Sums()).add(sums)
+
+    # -- one event ------------------------------------------------------------------------------------
     def _debited(self, position: int, account: Account, event: Raw, shard: int) -> None:
         row = self._row(position, account, event)
         if row is not None:
