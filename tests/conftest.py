@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-pytest.register_assert_rewrite("tests.messaging_behaviour")
+pytest.register_assert_rewrite("tests.messaging_behaviour", "tests.unit.quota_stories")
 pytest_plugins = ["tests.fixtures_servers", "tests.fixtures_archive", "tests.fixtures_migrations"]
 
 SEED = int(os.environ.get("TOKENGRID_TEST_SEED", random.SystemRandom().randrange(2**32)))

@@ -163,3 +163,11 @@ class World:
         found: dict[str, Any]
         (found,) = [d for d in (app or self.app).deployments(Deployments())["deployments"] if d["deployment"] == name]
         return found
+
+
+def route_fields(call: str) -> dict[str, Any]:
+    return {"operator": "beijing", "call": call, "account": "alice", "model": "alpha"}
+
+
+def route_of(call: str, **changes: Any) -> dict[str, Any]:
+    return {"command": "route", **route_fields(call), **changes}

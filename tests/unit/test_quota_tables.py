@@ -1,4 +1,4 @@
-"""Burn-down, the states of a reservation and the precedence of refusals, as tables to be read.
+"""Burn-down and the states of a reservation, as tables to be read.
 
 All figures in the stories are points; a token of input costs one. A line is a command, and behind the arrow what it
 must come to: what it says of itself, or its refusal; a line that begins with `=` is what the account then has.
@@ -6,23 +6,15 @@ must come to: what it says of itself, or its refusal; a line that begins with `=
 
 from __future__ import annotations
 
-import itertools
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from services.quota.domain import calls
-from services.quota.schemas import Sweep
 from shared import errors
-from shared.contracts import quota as q
-from shared.errors import TokengridError
 from tests.auditing import audit
+from tests.unit.quota_stories import EVENTS, Story, read
 from tests.unit.quota_world import World, catalogue_page
-
-POINT = 1000
-KIMI, DEEPSEEK = {"model": "kimi-k2.5"}, {"model": "deepseek-chat"}
 
 
 @pytest.fixture
@@ -176,126 +168,6 @@ STORIES: dict[str, str] = {
         debit 1             → TokensDebited 1 from g:1
     """,
 }
-NUMBERED = {"settle": "usage", "debit": "usage"}
-
-
-class Story:
-    """Reads the lines of a story to the real application, and what came of them back as a line."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.kinds: set[str] = set()
-
-    def line(self, text: str) -> str:
-        """What a command came to, in the words of the table."""
-        name, _, words = text.rpartition(": ")
-        verb, *rest = words.split()
-        options = dict(word.split("=") for word in rest if "=" in word)
-        plain = [word for word in rest if "=" not in word]
-        if verb == "=":
-            return self._has(plain)
-        if verb == "wait":
-            self.world.clock.advance(int(plain[0]))
-            return ""
-        before = self.world.app.log.head()
-        try:
-            if verb == "sweep":
-                self._sweep()
-            else:
-                command, fields = self._command(verb, plain, options)
-                if name or "request_id" in fields:
-                    fields.setdefault("request_id", name)
-                self.world.do(command, **fields)
-        except TokengridError as refusal:
-            found = [f"{key} {int(refusal.details[key]) // POINT}" for key in ("available", "reversible")
-                     if key in refusal.details]  # fmt: skip
-            own = refusal.code in EVENTS  # a refusal that is called as an event is
-            return " ".join([refusal.code + "!" * own, *found])
-        return self._told(self.world.app.log.read(before, 1)[0].event)
-
-    def _command(self, verb: str, plain: list[str], options: dict[str, str]) -> tuple[str, dict[str, Any]]:
-        points = [int(word) * POINT for word in plain if word.isdigit()]
-        names = [word for word in plain if not word.isdigit() and word not in ("part", "partial", "overdraw")]
-        now = self.world.clock()
-        match verb:
-            case "open":
-                return "open_account", {"credit_limit": int(options.get("credit", 0)) * POINT}
-            case "grant":
-                given: dict[str, Any] = {"request_id": names[0], "amount": points[0], "source": "purchase"}
-                if "priority" in options:
-                    given["priority"] = int(options["priority"])
-                if "for" in options:
-                    given["scope"] = {"families": [options["for"]]}
-                for option, field in (("from", "effective_at"), ("until", "expires_at")):
-                    if option in options:
-                        at = now.timestamp() + int(options[option])
-                        given[field] = now.fromtimestamp(at, now.tzinfo).isoformat()
-                return "grant", given
-            case "reserve":
-                ttl = int(options.get("ttl", 300))
-                partial = {"accept_partial": "partial" in plain}
-                return "reserve", {"request_id": names[0], "amount": points[0], "ttl_s": ttl, **partial, **KIMI}
-            case "extend":
-                return "extend", {"reservation": names[0], "amount": points[0]}
-            case "settle":
-                usage = {"input": points[0] // POINT}
-                return "settle", {"reservation": names[0], "usage": usage, "final": "part" not in plain}
-            case "release":
-                return "release", {"reservation": names[0]}
-            case "debit":
-                how = "overdraw" if "overdraw" in plain else "refuse"
-                return "debit", {"usage": {"input": points[0] // POINT}, "on_insufficient": how, **KIMI}
-            case "reverse":
-                return "reverse", {"debit": names[0], "amount": points[0] if points else None}
-            case "void":
-                return "void_grant", {"grant": names[0]}
-            case "limit":
-                return "set_credit_limit", {"credit_limit": points[0]}
-            case "close":
-                return "close_account", {}
-        return verb, {}
-
-    def _sweep(self) -> None:
-        app = self.world.app
-        app.follow_quota([e._asdict() for e in app.log.read(app.projector.position(), 5000)])
-        app.sweep(Sweep())
-
-    def _told(self, event: Any) -> str:
-        self.kinds.add(type(event).__name__)
-        told = [type(event).__name__]
-        if hasattr(event, "amount"):
-            told.append(str(event.amount // POINT))
-        if draws := getattr(event, "draws", ()):
-            told.append("from " + " ".join(f"{d.grant}:{d.amount // POINT}" for d in draws))
-        for field, word in (("released", "released"), ("overdrawn", "owed")):
-            if value := getattr(event, field, 0):
-                told.append(f"{word} {value // POINT}")
-        told += ["late"] * getattr(event, "late", False)
-        told += ["final"] * (isinstance(event, q.PointsReserved) and event.final)
-        return " ".join(told)
-
-    def _has(self, plain: list[str]) -> str:
-        balance = self.world.balance()
-        words = {"available": "available", "held": "reserved", "owed": "overdrawn"}
-        return " ".join(f"{word} {balance[words[word]] // POINT}" for word in plain[::2])
-
-
-EVENTS = {name for name, kind in vars(q).items() if getattr(kind, "TOPIC", "").startswith(f"quota.{name}:")}
-
-
-def read(world: World, text: str) -> set[str]:
-    """Tell a story; the kinds of events in it."""
-    story = Story(world)
-    for line in filter(None, map(str.strip, text.splitlines())):
-        command, arrow, expected = (part.strip() for part in line.partition("→"))
-        came = story.line(command)
-        if command.startswith("="):
-            assert f"= {came}" == command
-        elif arrow:
-            assert came == re.sub(r"\s+", " ", expected), line
-        else:
-            assert came.partition(" ")[0] in {*EVENTS, ""}, f"{line}: {came}"
-    return story.kinds
 
 
 @pytest.mark.parametrize("title", STORIES)
@@ -367,139 +239,3 @@ def _nothing(world: World) -> str:
 
 def test_every_state_is_in_the_table() -> None:
     assert [state for state, command, _ in transitions() if command == "sweep"] == list(STATES)
-
-
-# --- precedence of refusals ------------------------------------------------------------------------------
-# For each command a good one, and how to get each of its refusals. Two that set the same field cannot meet.
-NOBODY, CLOSED, SUSPENDED = {"account": "nobody"}, {"account": "closed"}, {"account": "suspended"}
-USED = {"request_id": "used"}
-ON_AN_ACCOUNT = {"UnknownAccount": NOBODY, "IdempotencyConflict": USED, "AccountClosed": CLOSED}
-ON_A_MODEL = {"UnknownModel": {"model": "no-such"}, "NoRateInForce": {"model": "unpriced"}}
-ON_A_HOLD = {"UnknownReservation": {"reservation": "no-such"}, "ReservationEnded": {"reservation": "ended"}}
-BIG = 10**15
-GOOD: dict[str, dict[str, Any]] = {
-    "open_account": {"account": "new"},
-    "grant": {"amount": 1, "source": "purchase"},
-    "void_grant": {"grant": "g"},
-    "reserve": {"amount": 1, **KIMI},
-    "extend": {"reservation": "held", "amount": 1},
-    "settle": {"reservation": "held", "usage": {"input": 1}},
-    "release": {"reservation": "held"},
-    "debit": {"usage": {"input": 1}, **KIMI},
-    "reverse": {"debit": "debited"},
-    "set_credit_limit": {"credit_limit": 0},
-    "suspend": {},
-    "resume": {},
-    "close_account": {},
-}
-REFUSALS: dict[str, dict[str, dict[str, Any]]] = {
-    "open_account": {
-        "MalformedCommand": {"credit_limit": -1},
-        "UnknownOperator": {"operator": "nobody"},
-        "IdempotencyConflict": {"account": "open", "request_id": "used"},
-        "AccountExists": {"account": "open"},
-    },
-    "grant": {"MalformedCommand": {"source": "theft"}, **ON_AN_ACCOUNT, "LimitExceeded": {"amount": 9 * BIG}},
-    "void_grant": {"MalformedCommand": {"reason": 5}, **ON_AN_ACCOUNT, "UnknownGrant": {"grant": "no-such"}},
-    "reserve": {
-        "MalformedCommand": {"ttl_s": 0},
-        **ON_AN_ACCOUNT,
-        "AccountSuspended": SUSPENDED,
-        **ON_A_MODEL,
-        "InsufficientQuota": {"amount": BIG},
-        "LimitExceeded": {"HOLDS_MAX": 0},
-    },
-    "extend": {
-        "MalformedCommand": {"ttl_s": 0},
-        **ON_AN_ACCOUNT,
-        "AccountSuspended": SUSPENDED,
-        **ON_A_HOLD,
-        "InsufficientQuota": {"amount": BIG},
-    },
-    "settle": {"MalformedCommand": {"usage": {"input": -1}}, **ON_AN_ACCOUNT, **ON_A_HOLD},
-    "release": {"MalformedCommand": {"reason": 5}, **ON_AN_ACCOUNT, **ON_A_HOLD},
-    "debit": {
-        "MalformedCommand": {"on_insufficient": "ask"},
-        **ON_AN_ACCOUNT,
-        "AccountSuspended": SUSPENDED,
-        **ON_A_MODEL,
-        "InsufficientQuota": {"usage": {"input": 10**9}},
-    },
-    "reverse": {
-        "MalformedCommand": {"reason": 5},
-        **ON_AN_ACCOUNT,
-        "UnknownDebit": {"debit": "no-such"},
-        "ReversalExceedsDebit": {"amount": BIG},
-    },
-    "set_credit_limit": {"MalformedCommand": {"credit_limit": -1}, **ON_AN_ACCOUNT},
-    "suspend": {"MalformedCommand": {"reason": 5}, **ON_AN_ACCOUNT},
-    "resume": {"MalformedCommand": {"colour": 1}, **ON_AN_ACCOUNT},
-    "close_account": {"MalformedCommand": {"colour": 1}, **ON_AN_ACCOUNT},
-}
-ORDER = [error.__name__ for error in errors.PRECEDENCE]
-# An account that does not exist has used no request; an operator that does not exist has no accounts.
-NEVER_MEET = {frozenset(["UnknownAccount", "IdempotencyConflict"])} | {
-    frozenset(["UnknownOperator", other]) for other in ("IdempotencyConflict", "AccountExists")
-}
-
-
-def meeting() -> list[tuple[str, str, str, dict[str, Any]]]:
-    """Command, the refusal that must be told, the one it hides, and the command's fields: each that is refused for
-    two reasons at once."""
-    cases = []
-    for command, refusals in REFUSALS.items():
-        for (one, how), (other, too) in itertools.combinations(refusals.items(), 2):
-            clash = any(how[field] != too[field] for field in how.keys() & too.keys())
-            if not clash and frozenset([one, other]) not in NEVER_MEET:
-                first, second = sorted((one, other), key=ORDER.index)
-                cases.append((command, first, second, {**GOOD[command], **how, **too}))
-    return cases
-
-
-def accounts(world: World) -> None:
-    for account in ("open", "closed", "suspended"):
-        world.open(account)
-        world.do("grant", account, request_id="g", amount=1_000_000, source="purchase")
-        world.do("set_credit_limit", account, request_id="used", credit_limit=5)
-        for name in ("held", "ended"):
-            world.do("reserve", account, request_id=name, amount=1000, **KIMI)
-        world.do("release", account, reservation="ended")
-        world.do("debit", account, request_id="debited", usage={"input": 1}, **KIMI)
-    world.do("close_account", "closed")
-    world.do("suspend", "suspended")
-
-
-def refusal_of(world: World, monkeypatch: pytest.MonkeyPatch, command: str, fields: dict[str, Any]) -> str:
-    fields = dict(fields)
-    if "HOLDS_MAX" in fields:
-        monkeypatch.setattr(calls, "HOLDS_MAX", fields.pop("HOLDS_MAX"))
-    return world.refusal(command, fields.pop("account", "open"), **fields)
-
-
-def test_each_refusal_by_itself(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    accounts(world)
-    for command, refusals in REFUSALS.items():
-        for code, how in refusals.items():
-            with monkeypatch.context() as patch:
-                assert (command, refusal_of(world, patch, command, {**GOOD[command], **how})) == (command, code)
-
-
-def test_of_two_reasons_the_earlier_in_the_published_order_is_told(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    accounts(world)
-    for command, first, second, fields in meeting():
-        with monkeypatch.context() as patch:
-            told = refusal_of(world, patch, command, fields)
-        assert (command, told) == (command, first), f"{second} is told before {first}: {fields}"
-
-
-def test_more_than_can_be_counted_is_first_of_all_more_than_there_is(world: World) -> None:
-    accounts(world)
-    assert world.refusal("extend", "open", reservation="held", amount=9 * BIG) == "InsufficientQuota"
-
-
-def test_every_refusal_of_the_published_order_is_in_the_table() -> None:
-    in_table = {code for refusals in REFUSALS.values() for code in refusals}
-    assert in_table == set(ORDER) - {"NotAuthorised"}, "who may act for an operator is judged before quota is asked"
-    assert set(GOOD) == set(REFUSALS)
