@@ -7,7 +7,6 @@ takes, and are made again from the events when a proof needs them. Pure.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -38,12 +37,8 @@ def leaf_hashes(log: str, columns: Sequence[Any]) -> list[bytes]:
         pa.scalar(head), _integers(positions), lengths[0], stream, _integers(versions),
         lengths[1], topic, lengths[2], state, pa.scalar(b""),
     )  # fmt: skip
-    if not len(leaves):
-        return []
-    _, offsets, data = leaves.buffers()
-    bounds = np.frombuffer(offsets, dtype=np.int32)[leaves.offset : leaves.offset + len(leaves) + 1].tolist()
-    view, sha256 = memoryview(data), hashlib.sha256
-    return [sha256(view[start:end]).digest() for start, end in itertools.pairwise(bounds)]
+    sha256 = hashlib.sha256
+    return [sha256(leaf).digest() for leaf in leaves.to_pylist()]
 
 
 def _binary(texts: Any) -> Any:

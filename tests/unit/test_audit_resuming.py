@@ -32,8 +32,8 @@ ROOT = Path(__file__).parents[2]
 # What is in an audit's parts beside what they have folded: how they are wired.
 WIRED = {
     "_findings", "_prices", "_ordered", "_handlers", "topics", "_apply", "period", "subscriptions", "_shards",
-    "_period", "_heard", "_log", "requests", "_fetch", "index", "factors", "_offsets", "many", "log", "_service",
-    "_which", "tree", "wanted", "_client", "_fold", "_progress", "_leaf_hash", "debits",
+    "_period", "_heard", "_log", "requests", "_fetch", "index", "factors", "_of_length", "_of_words", "_offsets",
+    "many", "log", "_service", "_which", "tree", "wanted", "_client", "_fold", "_progress", "_leaf_hash", "debits",
 }  # fmt: skip
 COMPARED = {"judged", "statements_computed"}  # when all is folded: a run that goes on compares again
 

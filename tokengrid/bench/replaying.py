@@ -1,8 +1,8 @@
 """A log of ordinary debits in an archive, and the whole audit over it: read, hashed, held against signatures, folded.
 
 The events are those that the application wrote for one account, told again for ten thousand with request ids,
-fingerprints and times of their own; the archive is written as any. It needs the extra `archive`. Must not know how a
-replay works.
+fingerprints, times and usage of their own; the archive is written as any. It needs the extra `archive`. Must not know
+how a replay works.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tokengrid.bench.goals import ARCHIVED, REPLAYED
 from tokengrid.bench.measure import Measure, Progress, Row, first_error, interleaved
 
 DEBITS = 500_000
-TEMPLATES = 2_000  # debits that are told again
+SOME = 5_000  # more events than the templates are
 TOGETHER = 200  # debits of one instant, as a batch of a busy service has
 APART = timedelta(milliseconds=7)  # between such batches: 30,000 debits a second
 INPUT_TOKENS_MAX, OUTPUT_TOKENS_MAX = 20_000, 4_000
@@ -119,15 +119,17 @@ def _made(folder: Path) -> Path:
 
 
 class _Told:
-    """Accounts opened and funded, then debits of them by chance."""
+    """Accounts opened and funded, then debits of them by chance: each of a model by chance, and of usage of its own."""
 
     def __init__(self, app: QuotaApplication, accounts: int, debits: int) -> None:
         self._accounts, self._debits = accounts, debits
         first_error(app.execute(engine.funded([0])))
-        first_error(app.execute(_mixed(TEMPLATES)))
-        self._opened, self._granted, *debited = app.log.read(0, TEMPLATES + 2)
+        first_error(app.execute(_one_of_each_model()))
+        self._opened, self._granted, *debited = app.log.read(0, SOME)
         self._topic = debited[0].topic
-        self._rests = [e.state[e.state.index(',"model":') :] for e in debited]
+        self._models = [msgspec.json.decode(e.state) for e in debited]
+        for event, logged in zip(self._models, debited, strict=True):
+            assert logged.state.endswith(_rest(event, event["usage"])), "we would tell it otherwise than it is"
         self._began = datetime.now(UTC)
 
     def events(self) -> Iterator[Event]:
@@ -145,27 +147,39 @@ class _Told:
             versions[of] += 1
             state = (
                 f'{{"at":"{at}","recorded_at":"{at}","request_id":"{request}",'
-                f'"fingerprint":"{chance.getrandbits(64):016x}","call":"{request}"{chance.choice(self._rests)}'
+                f'"fingerprint":"{chance.getrandbits(64):016x}","call":"{request}"'
+                f"{_rest(chance.choice(self._models), _usage(chance))}"
             )
             stream = calls.stream(of)
             position = 2 * self._accounts + n + 1
             yield Event(position, stream, versions[of], self._topic, state.encode(), f"{request}\t{stream}", None)
 
 
-def _mixed(count: int) -> list[dict[str, Any]]:
-    """Debits of an account, of all models whose price does not change with the hour, and of usage by chance."""
+def _rest(event: dict[str, Any], usage: dict[str, int]) -> str:
+    """A debit's JSON from its model on, of other usage."""
+    rates = event["rates"]
+    amount = sum(tokens * rates[name] for name, tokens in usage.items())
+    fields = {name: event[name] for name in ("model", "rate_card", "rates")}
+    fields |= {"usage": usage, "amount": amount, "draws": [["grant", amount]]}
+    return "," + msgspec.json.encode(fields).decode()[1:]
+
+
+def _one_of_each_model() -> list[dict[str, Any]]:
+    """Debits of an account, of all models whose price does not change with the hour or the length of what is sent."""
     chance = random.Random(1)
     cards = sample_publication(system_clock())["catalogue"]["rate_cards"]
-    models = [c["model"] for c in cards if c["operator"] == calls.OPERATOR and not c.get("off_peak")]
+    usual = [c for c in cards if c["operator"] == calls.OPERATOR and not c.get("off_peak") and not c.get("tiers")]
     return [
-        {"command": "debit", **calls.debit(n, 0), "model": chance.choice(models), "usage": _usage(chance)}
-        for n in range(count)
+        {"command": "debit", **calls.debit(n, 0), "model": card["model"], "usage": _usage(chance)}
+        for n, card in enumerate(usual)
     ]
 
 
 def _usage(chance: random.Random) -> dict[str, int]:
-    used = {"input": chance.randrange(1, INPUT_TOKENS_MAX), "output": chance.randrange(1, OUTPUT_TOKENS_MAX)}
-    return used | ({"cached_input": chance.randrange(1, INPUT_TOKENS_MAX)} if chance.random() < 0.5 else {})
+    used = {"input": chance.randrange(1, INPUT_TOKENS_MAX)}
+    if chance.random() < 0.5:
+        used["cached_input"] = chance.randrange(1, INPUT_TOKENS_MAX)
+    return used | {"output": chance.randrange(1, OUTPUT_TOKENS_MAX)}
 
 
 def _text(at: datetime) -> str:

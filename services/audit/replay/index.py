@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import secrets
 import struct
-from collections.abc import Sequence
 from operator import mul
 from typing import Any, Protocol
 
@@ -19,7 +18,10 @@ TEXT_MAX = 256  # bytes of a name that are hashed as they are; of a longer one i
 WORD = 4  # bytes
 WORDS_MAX = TEXT_MAX // WORD
 _TWO = struct.Struct("<QQ")
-_64 = (1 << 64) - 1
+_32, _64 = (1 << 32) - 1, (1 << 64) - 1
+_APART = 128  # bits: a sum of words times factors has fewer than 104
+_UNPACK = [struct.Struct(f"<{count}I").unpack for count in range(WORDS_MAX + 1)]
+_PADDING = [bytes(count) for count in range(WORD)]
 
 
 class Sorted(Protocol):
@@ -47,24 +49,33 @@ class Index:
         numbers = hashlib.shake_256(self.secret).digest(2 * 8 * (1 + WORDS_MAX))
         factors = struct.unpack(f"<{2 * (1 + WORDS_MAX)}Q", numbers)
         self.factors = (factors[: 1 + WORDS_MAX], factors[1 + WORDS_MAX :])
-        self._offsets: dict[str, tuple[int, int]] = {}
+        # Both in one number, far enough apart that their sums do not meet: one pass over a name instead of two.
+        self._of_length, *self._of_words = (one << _APART | two for one, two in zip(*self.factors, strict=True))
+        self._offsets: dict[str, int] = {}
 
     def offsets(self, stream: str) -> tuple[int, int]:
         """What a stream adds to both hashes."""
+        both = self._offset(stream)
+        return both >> _APART, both & _64
+
+    def _offset(self, stream: str) -> int:
         found = self._offsets.get(stream)
         if found is None:
             raw = stream.encode("utf-8", "surrogatepass")
-            found = _TWO.unpack(hashlib.blake2b(raw, digest_size=16, key=self.secret).digest())
-            self._offsets[stream] = found
+            one, two = _TWO.unpack(hashlib.blake2b(raw, digest_size=16, key=self.secret).digest())
+            found = self._offsets[stream] = one << _APART | two
         return found
 
     def key(self, stream: str, request_id: str) -> int:
         """64 bits of a request's name."""
-        words = (*words_of(request_id, self.secret),)
-        first, second = self.offsets(stream)
-        upper: int = (first + sum(map(mul, self.factors[0], words))) & _64
-        lower: int = (second + sum(map(mul, self.factors[1], words))) & _64
-        return (upper >> 32) << 32 | lower >> 32
+        raw = request_id.encode("utf-8", "surrogatepass")
+        both: int = self._offset(stream) + self._of_length * len(raw)
+        if len(raw) > TEXT_MAX:
+            raw = hashlib.blake2b(raw, key=self.secret).digest()
+        words = _UNPACK[-(-len(raw) // WORD)](raw + _PADDING[-len(raw) % WORD])
+        both += sum(map(mul, self._of_words, words))
+        upper, lower = both >> _APART + 32 & _32, both >> 32 & _32
+        return upper << 32 | lower
 
     def claim(self, stream: str, request_id: str, position: int) -> int:
         """The position of the request's first event: this one, if there was none."""
@@ -77,13 +88,3 @@ class Index:
         """The position of the request's first event; 0: there is none."""
         key = self.key(stream, request_id)
         return self.positions.get(key, 0) or (self.many.find(key) if self.many is not None else 0)
-
-
-def words_of(text: str, secret: bytes) -> Sequence[int]:
-    """Length and words of a name, as they are hashed."""
-    raw = text.encode("utf-8", "surrogatepass")
-    size = len(raw)
-    if size > TEXT_MAX:
-        raw = hashlib.blake2b(raw, key=secret).digest()
-    count = -(-len(raw) // WORD)
-    return (size, *struct.unpack(f"<{count}I", raw.ljust(count * WORD, b"\0")))

@@ -32,8 +32,8 @@ WIDTHS_MAX = 16  # how many lengths of texts are looked at; what has others is n
 
 _INSTANT = re.compile(r'"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z"', re.ASCII)
 _QUOTE = ord('"')
-_PLAIN = np.zeros(256, dtype=bool)
-_PLAIN[[ord(c) for c in "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:@+~"]] = True
+_BACKSLASH = ord("\\")
+_PRINTABLE = (ord(" "), ord("~"))
 _Tokens = Annotated[int, msgspec.Meta(ge=0, lt=TOKENS_MAX)]
 
 
@@ -110,16 +110,19 @@ def ordinary(section: Columns, candidates: Any) -> Ordinary | None:
     read = _Fields(section, pick, shapes)
     numbers = amounts.to_numpy(zero_copy_only=False)
     fine = (numbers >= 0) & (numbers < AMOUNT_MAX)
-    at = _coded(read("at"), _instant)
-    recorded_at = _coded(read("recorded_at", "at"), _instant)
+    at_texts = read("at")
+    at = _coded(at_texts, _instant)
+    recorded = read("recorded_at", "at")
+    recorded_at = at if recorded is at_texts else _coded(recorded, _instant)
     model, card, rates = (_coded(read(name), _decoded) for name in ("model", "rate_card", "rates"))
     grant = _grants(read("draws"), amounts)
     for each in (at, recorded_at, model, card, rates, grant):
         fine &= each.fine()
-    request_ids = list(_strings(read("request_id"), fine))
+    request_texts = read("request_id")
+    request_ids = list(_strings(request_texts, fine))
     for name, of in (("fingerprint", ""), ("call", "request_id")):
         texts = read(name, of)
-        if texts is not None:
+        if texts is not None and texts is not request_texts:
             for _ in _strings(texts, fine):
                 pass  # it is only looked at
     usage = _usage(read("usage"), fine)
@@ -155,15 +158,22 @@ class _Fields:
         self._pick = pick
         self._words = [set(shape.split(" ")) for shape in shapes.dictionary.to_pylist()]
         self._numbers = shapes.indices.to_numpy(zero_copy_only=False)
+        self._known: dict[tuple[str, str], Any] = {}
 
     def __call__(self, name: str, of: str = "") -> Any:
         """None: no event has such a field by itself."""
+        if (name, of) in self._known:
+            return self._known[name, of]
+        found = self._known[name, of] = self._read(name, of)
+        return found
+
+    def _read(self, name: str, of: str) -> Any:
         own = self._having(name)
         texts = self._section.texts(name) if own.any() else None
         if of and not own.all():
             same = self._having(f"{name}={of}")
             if same.all():
-                return self(of) if of != "request_id" else None  # which is looked at anyway
+                return self(of)
             other = self(of)
             return other if texts is None else pc.if_else(pa.array(own), self._pick(texts), other)
         if texts is None:
@@ -248,7 +258,7 @@ def _name(raw: bytes) -> str | None:
 
 
 def _strings(texts: Any, fine: Any) -> Iterator[tuple[Any, Any]]:
-    """Rows by the length of their string, with its bytes as a matrix, where it is of letters that need no escape."""
+    """Rows by the length of their string, with its bytes as a matrix, where it is of ASCII and needs no escape."""
     seen = np.zeros(len(texts), dtype=bool)
     for width, rows in _by_width(pc.binary_length(texts).to_numpy()):
         seen[rows] = True
@@ -260,14 +270,20 @@ def _strings(texts: Any, fine: Any) -> Iterator[tuple[Any, Any]]:
         start = np.frombuffer(offsets, dtype=np.int32)[chosen.offset]
         matrix = np.frombuffer(data, dtype=np.uint8, count=len(rows) * width, offset=start).reshape(len(rows), width)
         inner = matrix[:, 1:-1]
-        fine[rows] &= (matrix[:, 0] == _QUOTE) & (matrix[:, -1] == _QUOTE) & _PLAIN[inner].all(axis=1)
+        strange = (inner == _QUOTE) | (inner == _BACKSLASH) | (inner < _PRINTABLE[0]) | (inner > _PRINTABLE[1])
+        quoted = (matrix[:, 0] == _QUOTE) & (matrix[:, -1] == _QUOTE)
+        if strange.any() or not quoted.all():
+            fine[rows] &= quoted & ~strange.any(axis=1)
         yield rows, inner
     fine &= seen
 
 
 def _by_width(widths: Any) -> Iterator[tuple[int, Any]]:
     """The commonest lengths from 1 on, and the rows that have them."""
+    if len(widths) and widths.min() == widths.max():
+        yield from ((width, np.arange(len(widths))) for width in (int(widths[0]),) if width > 0)
+        return
     kinds, counts = np.unique(widths, return_counts=True)
     for width in kinds[np.argsort(-counts, kind="stable")][:WIDTHS_MAX].tolist():
         if width > 0:
-            yield width, np.arange(len(widths)) if len(kinds) == 1 else np.flatnonzero(widths == width)
+            yield width, np.flatnonzero(widths == width)
