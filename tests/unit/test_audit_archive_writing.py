@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pytest
 
 pytest.importorskip("pyarrow", reason="the extra `archive` is not installed")
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from services.audit.archive import writing
@@ -25,6 +26,7 @@ from services.audit.archive.run import write_archive
 from services.audit.archive.source import ArchiveSource
 from services.audit.archive.verifying import verify_log
 from services.audit.archive.writing import write_log
+from services.audit.replay import run_audit
 from shared.archive import manifest as m
 from shared.archive.reading import LogArchive
 from shared.errors import (
@@ -295,3 +297,40 @@ def test_a_file_whose_columns_are_not_what_they_say_is_refused(changed: Path, fo
         verify_log(changed, "quota")
     with pytest.raises(AuditFailed):
         statement(changed, EAST, "e0")
+
+
+def nothing_in(array: Any) -> Any:
+    """The same with nothing in the second place."""
+    return pa.array([None if n == 1 else value for n, value in enumerate(array.to_pylist())], array.type)
+
+
+HOSTILE: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "versions that are text": ("version", lambda a: a.cast(pa.string())),
+    "versions of zero": ("version", lambda a: pa.array([0] * len(a), pa.int64())),
+    "versions below zero": ("version", lambda a: pa.array([-1] * len(a), pa.int64())),
+    "versions that are missing": ("version", nothing_in),
+    "streams that are missing": ("stream", nothing_in),
+    "topics that are bytes": ("topic", lambda a: a.cast(pa.binary())),
+    "shapes that are missing": ("shape", nothing_in),
+    "shapes of fields that are not there": ("shape", lambda a: pa.array(["nowhere"] * len(a))),
+    "positions that are fractions": ("position", lambda a: a.cast(pa.float64())),
+    "texts that are missing": ("state.at", nothing_in),
+    "texts that are numbers": ("state.at", lambda a: pa.array(range(len(a)), pa.int64())),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_replay_refuses_columns_that_no_log_has(changed: Path, name: str) -> None:
+    opened = LogArchive.open(changed, "quota")
+    path = opened.folder / opened.manifest.parts[0].file.path
+    table = pq.read_table(path, partitioning=None)
+    column, spoil = HOSTILE[name]
+    index = table.schema.get_field_index(column)
+    array = spoil(table.column(column).combine_chunks())
+    field = pa.field(column, array.type, metadata=table.schema.field(index).metadata)
+    pq.write_table(table.set_column(index, field, array), path)
+    source = ArchiveSource(changed)
+    with pytest.raises(AuditFailed):
+        run_audit(source, "2026-06", asks=False)
+    with pytest.raises(AuditFailed):
+        source.call("quota", "events", after=0, limit=10)

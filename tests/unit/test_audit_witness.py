@@ -72,7 +72,7 @@ def test_what_extends_what_was_signed_is_cosigned_and_the_checkpoint_shows_it(wo
             key = VerifierKey.parse(answer["verifier_key"])
             opened = open_checkpoint(answer["note"], key, witnesses=[OURS.verifier], witnesses_min=1)
             assert opened.witnessed_s == {OURS.verifier: NOW_S}
-    assert all(c["note"].count("w1") == 1 for c in world.app.checkpoints({"log": "quota"})["checkpoints"])
+    assert all(c["note"].count("example.org/w1 ") == 1 for c in world.app.checkpoints({"log": "quota"})["checkpoints"])
 
 
 def test_two_witnesses_stand_side_by_side_and_a_later_word_replaces_an_earlier(
@@ -183,7 +183,11 @@ def test_of_two_processes_with_one_memory_neither_signs_what_contradicts_the_oth
         ("cosign", lambda note: note.replace("300", "299", 1), AuditFailed),
         ("cosign", lambda note: note[:-5], MalformedCommand),
         ("cosign", lambda note: "x", MalformedCommand),
-        ("cosign", lambda note: "\n".join(line for line in note.split("\n") if "w1" not in line), AuditFailed),
+        (
+            "cosign",
+            lambda note: "\n".join(line for line in note.split("\n") if "example.org/w1 " not in line),
+            AuditFailed,
+        ),
         ("refuse", lambda note: note, AuditFailed),
         ("refuse", lambda note: "x", AuditFailed),
     ],

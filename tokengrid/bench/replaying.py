@@ -8,7 +8,7 @@ how a replay works.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,13 @@ APART = timedelta(milliseconds=7)  # between such batches: 30,000 debits a secon
 INPUT_TOKENS_MAX, OUTPUT_TOKENS_MAX = 20_000, 4_000
 ROUNDS = 3
 ORIGIN = "bench.example"
-AGAINST = tuple(f"{store}: engine, {engine.USUAL:,} a batch" for store in ("SQLite", "PostgreSQL"))
 
 
-def rows(folder: Path, progress: Progress, accounts: int = calls.ACCOUNTS, debits: int = DEBITS) -> list[Row]:
-    """The rows; `folder` must be empty. The replay's ratios are to the engines of the same run."""
+def rows(
+    folder: Path, progress: Progress, stores: Sequence[str], accounts: int = calls.ACCOUNTS, debits: int = DEBITS
+) -> list[Row]:
+    """The rows; `folder` must be empty. The replay's ratios are to the engines of the same run, on these `stores`."""
+    against = tuple(f"{store}: engine, {engine.USUAL:,} a batch" for store in stores)
     progress(f"archive: {debits:,} debits of {accounts:,} accounts")
     archive, keys = written(folder, accounts, debits)
     quota = LogArchive.open(archive, "quota").manifest
@@ -61,7 +63,7 @@ def rows(folder: Path, progress: Progress, accounts: int = calls.ACCOUNTS, debit
         assert (report.accounts, report.events["quota"]) == (accounts, quota.size)
 
     events = sum(LogArchive.open(archive, log).manifest.size for log in m.logs_of(archive))
-    measure = Measure(REPLAYED, "events/s", events, lambda: replay, AGAINST, agrees)
+    measure = Measure(REPLAYED, "events/s", events, lambda: replay, against, agrees)
     return [*interleaved([measure], ROUNDS, progress), Row(ARCHIVED, _bytes_a_debit(quota, accounts), "bytes")]
 
 

@@ -74,7 +74,9 @@ def measured(folder: Path, store: Store, progress: Progress, *, full: bool = Fal
     if store is not Store.POSTGRESQL:
         rows += sqlite.rows(folder, progress)
         rows += evidence.rows(folder / "evidence", progress)
-    rows += _replayed(folder / "replayed", progress)
+    others = {Store.SQLITE: postgresql.STORE, Store.POSTGRESQL: sqlite.STORE}
+    stores = [name for name in (sqlite.STORE, postgresql.STORE) if name != others.get(store)]
+    rows += _replayed(folder / "replayed", stores, progress)
     if store is not Store.SQLITE:
         progress("PostgreSQL: starting")
         server = PostgreSQL(folder / "postgresql")
@@ -93,14 +95,14 @@ def measured(folder: Path, store: Store, progress: Progress, *, full: bool = Fal
     return rows
 
 
-def _replayed(folder: Path, progress: Progress) -> list[Row]:
+def _replayed(folder: Path, stores: Sequence[str], progress: Progress) -> list[Row]:
     """The replay from an archive; nothing where the extra `archive` is not installed."""
     if importlib.util.find_spec("pyarrow") is None:
         progress("no replay from an archive: the extra `archive` is not installed")
         return []
     from tokengrid.bench import replaying
 
-    return replaying.rows(folder, progress)
+    return replaying.rows(folder, progress, stores)
 
 
 def keep(folder: Path, rows: Sequence[Row]) -> Path:

@@ -21,7 +21,7 @@ from services.audit.replay.ledger import Ledger
 from services.audit.replay.ordinary import Coded, Ordinary, ordinary, plain
 from services.audit.replay.prices import CLASSES, Card, Prices, Rates, rates_of
 from services.audit.replay.runs import Runs, keys_of
-from services.audit.replay.usage import Metered, Sums, Usage
+from services.audit.replay.usage import Metered, Usage
 
 PIECE = 8_192  # events that are folded at once, at least
 RATE_MAX = 2**32
@@ -169,14 +169,12 @@ class Debits:
         amounts = found.amounts[billed]
         columns = [amounts, np.where(credit, amounts, 0), *(used[billed] for used in found.usage)]
         sums = [np.add.reduceat(column, starts).tolist() for column in columns]
-        calls = np.diff([*starts, len(key)]).tolist()
+        calls = np.diff(starts, append=len(key)).tolist()
         period = period_and_day(next(kind[0] for kind in found.at.kinds if kind is not None))[0]
-        for n, each in enumerate(key[starts].tolist()):
-            code, kind = divmod(each, len(kinds.kinds))
+        codes, which = (each.tolist() for each in np.divmod(key[starts], len(kinds.kinds)))
+        for code, kind, *numbers in zip(codes, which, calls, *sums, strict=True):
             _, card, model, _ = kinds.kinds[kind]
-            amount, charged, *tokens = (column[n] for column in sums)
-            usage = Sums.of(calls[n], amount, charged, tokens)
-            self.metered.summed(found.streams.kinds[code], Usage(period, sections[code], model, card), usage)
+            self.metered.summed(found.streams.kinds[code], Usage(period, sections[code], model, card), numbers)
 
 
 class _Times:

@@ -27,13 +27,6 @@ class Sums:
         self.calls = self.amount = self.charged = self.events = 0
         self.tokens = [0, 0, 0, 0]
 
-    @classmethod
-    def of(cls, calls: int, amount: int, charged: int, tokens: list[int]) -> Sums:
-        made = cls()
-        made.calls = made.events = calls
-        made.amount, made.charged, made.tokens = amount, charged, tokens
-        return made
-
     def add(self, other: Sums) -> None:
         self.events += other.events
         self.calls += other.calls
@@ -123,10 +116,22 @@ class Metered:
             return None
         return cut_offs[n] if n < len(cut_offs) else 0
 
-    def summed(self, stream: str, usage: Usage, sums: Sums) -> None:
-        """Take debits of an account that nobody else served."""
-        if usage.period <= self._period:
-            self.usage.setdefault(stream, {}).setdefault(usage, Sums()).add(sums)
+    def summed(self, stream: str, usage: Usage, numbers: Sequence[int]) -> None:
+        """Take debits of an account that nobody else served: calls, millipoints, those that no grant paid for, and
+        tokens by class."""
+        if usage.period > self._period:
+            return
+        rows = self.usage.setdefault(stream, {})
+        row = rows.get(usage)
+        if row is None:
+            row = rows[usage] = Sums()
+        calls, amount, charged, *tokens = numbers
+        row.calls += calls
+        row.events += calls
+        row.amount += amount
+        row.charged += charged
+        for n, count in enumerate(tokens):
+            row.tokens[n] += count
 
     # -- one event ------------------------------------------------------------------------------------
     def _debited(self, position: int, account: Account, event: Raw, shard: int) -> None:
