@@ -62,12 +62,14 @@ def drop_archived(
         for partition in application.log.droppable(about.size if until is None else min(about.size, until)):
             progress(f"{log}: comparing events {partition.first:,} to {partition.last:,}")
             check_same(found, url, partition.first, partition.last)
-            streams = application.snapshots.behind(partition.first, partition.last)
-            for number, stream in enumerate(streams):
-                progress(f"{log}: {number:,} of {len(streams):,} accounts have a snapshot")
-                application.snapshots.keep(stream)
+            kept = 0
+            while streams := application.snapshots.behind(partition.first, partition.last):
+                for number, stream in enumerate(streams):
+                    progress(f"{log}: {number:,} of {len(streams):,} accounts have a snapshot")
+                    application.snapshots.keep(stream)
+                kept += len(streams)
             application.log.drop(partition, (about.size, about.root_sha256))
-            made.append(DroppedPart(log, partition.first, partition.last, len(streams)))
+            made.append(DroppedPart(log, partition.first, partition.last, kept))
     finally:
         application.close()
     return made

@@ -32,7 +32,7 @@ from shared.eventstore.application import RoomApplication
 from shared.eventstore.batch import Stored
 from shared.eventstore.database import snapshot
 from shared.eventstore.intake import Intake, named, occurred, shown
-from shared.eventstore.log import EventLog, NewEvent
+from shared.eventstore.log import EventLog, LoggedEvent, NewEvent
 from shared.eventstore.projection import Projector
 from shared.eventstore.requests import Bodies, Request
 from shared.eventstore.writer import Writer, receipt_json
@@ -76,11 +76,15 @@ class Accounts:
         # What requests made in the batch at hand, and in the one before it, which may be on its way to the log.
         self._batch, self._earlier = Made(), Made()
         self._needed = 0  # accounts of the batch at hand
+        self._named: dict[str, LoggedEvent] = {}  # what the batch at hand refers to by its request, as far as stored
 
     def prepare(self, commands: Sequence[q.QuotaCommand]) -> None:
         self._earlier, self._batch = self._batch, Made()
         self._now = self.clock()
         streams = {_stream(command) for command in commands}
+        # All at once: of what was dropped, the archive is read a section at a time.
+        keys = [request_key(_stream(each), each.debit) for each in commands if isinstance(each, q.Reverse)]
+        self._named = {key: e for key, e in self.log.known(keys).items() if isinstance(e, LoggedEvent)}
         self._bring(streams)
         earlier, self._needed = self._needed, len(streams)
         self._bound(earlier + self._needed)
@@ -128,7 +132,7 @@ class Accounts:
             if here is not None:
                 return here
         key = request_key(stream, name)
-        logged = self.log.known([key]).get(key)
+        logged = self._named.get(key) or self.log.event_of(key)
         return logged.event if logged and logged.version <= self.accounts[stream].version else None
 
     def evolve(self, stream: str, version: int, event: Event) -> None:
@@ -260,7 +264,7 @@ class QuotaApplication(RoomApplication):
     def find(self, query: Find) -> dict[str, Any]:
         stream = f"{query.operator}/{query.account}"
         key = request_key(stream, query.name)
-        found = self.log.known([key]).get(key)
+        found = self.log.event_of(key)
         return {"event": shown(found) if found else None}
 
     def balances(self, query: Balances) -> dict[str, Any]:

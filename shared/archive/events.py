@@ -35,7 +35,6 @@ class ArchivedLog:
         with self._reading() as there:
             if there is not None and self._expected == (size, root):
                 return
-            self._opened = None
             opened = _Checked.open(self._folder, self._log)
             if opened.manifest.size < size or root_at(opened.hashes(size), size).hex() != root:
                 raise Unavailable(f"the archive in {self._folder} is not the one that has the events of {self._log}")
@@ -85,7 +84,7 @@ class ArchivedLog:
 class _Checked(LogArchive):
     """It hashes a file before it reads it, and keeps little in memory."""
 
-    groups_kept = 1
+    groups_kept = 2
 
     def __init__(self, folder: Path, manifest: m.Manifest) -> None:
         super().__init__(folder, manifest)

@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 
 from shared.contracts.base import Command, Event, Requested
-from shared.errors import IdempotencyConflict, TokengridError
+from shared.errors import IdempotencyConflict, TokengridError, Unavailable
 from shared.eventstore.log import LoggedEvent, NewEvent
 
 C = TypeVar("C", bound=Command)
@@ -90,7 +90,7 @@ class Batch(Generic[C]):
         self.traces = [trace for slot in slots for trace in slot.traces]
         self.keys = [room.key(command) for command in self.commands]
         self.prints = [fingerprint(command) for command in self.commands]
-        self.known: dict[str, LoggedEvent] = {}  # request keys that are used up, as far as looked up
+        self.known: dict[str, LoggedEvent | Unavailable] = {}  # request keys that are used up, as far as looked up
         self.after = 0  # the position behind which its events belong
         self.generation = 0
         self.tries = 0
@@ -147,7 +147,7 @@ class Batch(Generic[C]):
             if key is not None and isinstance(outcome, TokengridError) and key not in self.known
         ]
 
-    def recognise(self, known: dict[str, LoggedEvent]) -> None:
+    def recognise(self, known: dict[str, LoggedEvent | Unavailable]) -> None:
         """Some of the refused turn out to have been there before: then that is their answer, not the refusal."""
         self.known.update(known)
         for index, key in enumerate(self.keys):
@@ -180,7 +180,9 @@ class Batch(Generic[C]):
             slot.error = error
 
 
-def _replay(event: LoggedEvent, print_: str) -> Known:
+def _replay(event: LoggedEvent | Unavailable, print_: str) -> Known:
+    if isinstance(event, Unavailable):
+        raise event
     first = event.event
     _refuse_other(first.fingerprint if isinstance(first, Requested) else "", print_)
     return Known(event)

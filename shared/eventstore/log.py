@@ -184,14 +184,27 @@ class EventLog(Application[str]):
             rows.setdefault(row[1], []).append(row)
         return {s: [_logged(row) for row in self._past.stream(s, after[s], limit, part)] for s, part in rows.items()}
 
-    def known(self, keys: Sequence[str]) -> dict[str, LoggedEvent]:
-        """The events that used up these request keys."""
+    def known(self, keys: Sequence[str]) -> dict[str, LoggedEvent | Unavailable]:
+        """The events that used up these request keys; of those that were dropped and cannot be had now, why not: it
+        concerns nobody else."""
         if not keys:
             return {}
         rows, dropped = _asked(self.recorder.select_known, keys)
+        found: dict[str, LoggedEvent | Unavailable] = {}
         if dropped:
-            rows |= zip(dropped, self._past.at(list(dropped.values())), strict=True)
-        return {key: _logged((*row[:5], None)) for key, row in rows.items()}
+            try:
+                rows |= zip(dropped, self._past.at(list(dropped.values())), strict=True)
+            except Unavailable as reason:
+                found = dict.fromkeys(dropped, reason)
+        return found | {key: _logged((*row[:5], None)) for key, row in rows.items()}
+
+    def event_of(self, key: str) -> LoggedEvent | None:
+        """The event that used up a request key; None where there is none. Raises Unavailable as well where it was
+        dropped and cannot be had now."""
+        found = self.known([key]).get(key)
+        if isinstance(found, Unavailable):
+            raise found
+        return found
 
     def droppable(self, until: int) -> list[Partition]:
         """The partitions, from the log's beginning on, that hold nothing behind position `until` and not the log's end.

@@ -9,6 +9,7 @@ event is carried forward, so that every stream's end stays known. Must not know 
 from __future__ import annotations
 
 import re
+import time
 from typing import Any, NamedTuple
 
 import psycopg
@@ -17,8 +18,9 @@ from psycopg import sql
 from shared.errors import Busy, Conflict
 
 EVENTS_EACH = 1_000_000  # less than a gigabyte of debits; a question about a stream asks an index in each
-ROOM_LOCK = 0x726F6F6D  # of whoever adds or drops a partition
-LOCK_TIMEOUT_MS = 5000  # readers and writers queue behind us while we wait for the table
+ROOM_LOCK, DROP_LOCK = 0x726F6F6D, 0x64726F70  # of whoever adds, and whoever drops a partition
+# A batch that is not stored yet holds the table, and asks it more: we must not wait for it for long.
+ALONE_TIMEOUT_MS, ALONE_TRIES, ALONE_PAUSE_S = 100, 50, 0.1
 
 _BOUNDS = re.compile(r"FOR VALUES FROM \('(\d+)'\) TO \('(\d+)'\)\Z", re.ASCII)
 
@@ -73,6 +75,9 @@ def _add(connection: Connection, first: int, last: int) -> None:
         "CREATE UNIQUE INDEX {stream} ON {table} (originator_id, originator_version)",
         "CREATE TRIGGER events_no_truncate BEFORE TRUNCATE ON {table}"
         " FOR EACH STATEMENT EXECUTE FUNCTION events_are_immutable()",
+        # For whoever appends here and not to the whole table, whose trigger is another.
+        "CREATE TRIGGER events_keys AFTER INSERT ON {table} REFERENCING NEW TABLE AS appended"
+        " FOR EACH STATEMENT EXECUTE FUNCTION keep_event_keys()",
         "ALTER TABLE events ATTACH PARTITION {table} FOR VALUES FROM ({first}) TO ({end})",
     ):
         connection.execute(sql.SQL(statement).format(**names, **bounds))
@@ -88,35 +93,53 @@ def drop(connection: Connection, partition: Partition, archived: tuple[int, str]
     """Drop the log's first partition, all or nothing, durable on return.
 
     `archived`: size and root of the archive that has its events; whoever reads them there can tell it from another.
-    Raises Conflict when it is not the first, or the last that holds events; Busy when somebody uses the table too long.
+    Raises Conflict when it is not the first, or the last that holds events, or a key of its events is not where keys
+    are kept; Busy when somebody uses the table for too long.
     """
-    try:
-        with connection.transaction():
-            connection.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}".encode())
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", (ROOM_LOCK,))
-            if partitions(connection)[:1] != [partition]:
-                raise Conflict(f"{partition.table} is not the first partition of the log")
-            if connection.execute("SELECT 1 FROM events WHERE position > %s LIMIT 1", (partition.last,)).rowcount != 1:
-                raise Conflict(f"{partition.table} is the last partition with events: the log's end stays")
-            connection.execute(_CARRY.format(table=sql.Identifier(partition.table)))
-            connection.execute(
-                "INSERT INTO dropped_events (first_position, last_position, archive_size, archive_root)"
-                " VALUES (%s, %s, %s, %s)",
-                (partition.first, partition.last, *archived),
-            )
-            connection.execute(
-                sql.SQL("ALTER TABLE events DETACH PARTITION {}").format(sql.Identifier(partition.table))
-            )
-            connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(partition.table)))
-    except psycopg.errors.LockNotAvailable as error:
-        raise Busy("the event table is in use; nothing was dropped, try again") from error
+    table = sql.Identifier(partition.table)
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (DROP_LOCK,))
+        if partitions(connection)[:1] != [partition]:
+            raise Conflict(f"{partition.table} is not the first partition of the log")
+        if connection.execute("SELECT 1 FROM events WHERE position > %s LIMIT 1", (partition.last,)).rowcount != 1:
+            raise Conflict(f"{partition.table} is the last partition with events: the log's end stays")
+        if connection.execute(_KEYLESS.format(table=table)).rowcount:
+            raise Conflict(f"a request key of {partition.table} is missing: its event could happen twice")
+        connection.execute(_CARRY.format(table=table))
+        connection.execute(
+            "INSERT INTO dropped_events (first_position, last_position, archive_size, archive_root)"
+            " VALUES (%s, %s, %s, %s)",
+            (partition.first, partition.last, *archived),
+        )
+        _alone(connection)
+        connection.execute(sql.SQL("ALTER TABLE events DETACH PARTITION {}").format(table))
+        connection.execute(sql.SQL("DROP TABLE {}").format(table))
 
 
+def _alone(connection: Connection) -> None:
+    """Nobody else uses the log from here to the end of the transaction."""
+    for attempt in range(1, ALONE_TRIES + 1):
+        try:
+            with connection.transaction():
+                connection.execute(f"SET LOCAL lock_timeout = {ALONE_TIMEOUT_MS}".encode())
+                connection.execute("LOCK TABLE events IN ACCESS EXCLUSIVE MODE")
+            return
+        except psycopg.errors.LockNotAvailable as error:
+            if attempt == ALONE_TRIES:
+                raise Busy("the event table is in use; nothing was dropped, try again") from error
+            time.sleep(ALONE_PAUSE_S)
+
+
+_KEYLESS = sql.SQL(
+    """SELECT 1 FROM {table} AS e WHERE request_key IS NOT NULL AND NOT EXISTS
+    (SELECT 1 FROM event_keys k WHERE k.request_key = e.request_key AND k.position = e.position) LIMIT 1"""
+)
 # Of each stream its last event there, in the place of an earlier one that was carried.
 _CARRY = sql.SQL(
     """INSERT INTO carried_events (originator_id, position, originator_version, topic, state, trace)
-    SELECT DISTINCT ON (originator_id) originator_id, position, originator_version, topic, state, trace FROM {table}
-    ORDER BY originator_id, originator_version DESC
+    SELECT originator_id, position, originator_version, topic, state, trace FROM {table}
+    JOIN (SELECT originator_id, max(originator_version) AS originator_version FROM {table} GROUP BY 1) AS ends
+        USING (originator_id, originator_version)
     ON CONFLICT (originator_id) DO UPDATE SET position = excluded.position,
         originator_version = excluded.originator_version, topic = excluded.topic, state = excluded.state,
         trace = excluded.trace"""

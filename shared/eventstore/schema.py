@@ -30,6 +30,7 @@ def partition_event_table() -> None:
     """
     if op.get_bind().dialect.name != "postgresql":
         return
+    op.execute("LOCK TABLE events IN ACCESS EXCLUSIVE MODE")  # nobody appends meanwhile
     last = op.get_bind().execute(sa.text("SELECT coalesce(max(position), 0) FROM events")).scalar_one()
     for statement in _PARTITIONED:
         op.execute(statement)
@@ -99,6 +100,8 @@ _PARTITIONED = (
         END $$""",
     """CREATE TRIGGER events_keys AFTER INSERT ON events REFERENCING NEW TABLE AS appended
         FOR EACH STATEMENT EXECUTE FUNCTION keep_event_keys()""",
+    """CREATE TRIGGER events_keys AFTER INSERT ON events_from_1 REFERENCING NEW TABLE AS appended
+        FOR EACH STATEMENT EXECUTE FUNCTION keep_event_keys()""",
     """CREATE TRIGGER event_keys_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON event_keys
         FOR EACH STATEMENT EXECUTE FUNCTION events_are_immutable()""",
     # Of streams whose beginning was dropped: the last event of it.
@@ -109,12 +112,25 @@ _PARTITIONED = (
         topic text NOT NULL,
         state bytea NOT NULL,
         trace text)""",
+    "CREATE UNIQUE INDEX carried_events_position ON carried_events (position)",
+    """CREATE FUNCTION carried_events_move_on() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN
+            IF TG_OP = 'UPDATE' AND NEW.originator_id = OLD.originator_id
+                AND NEW.originator_version > OLD.originator_version THEN RETURN NEW; END IF;
+            RAISE EXCEPTION 'events are immutable: % refused', TG_OP USING ERRCODE = 'restrict_violation';
+        END $$""",
+    """CREATE TRIGGER carried_events_no_change BEFORE UPDATE OR DELETE ON carried_events
+        FOR EACH ROW EXECUTE FUNCTION carried_events_move_on()""",
+    """CREATE TRIGGER carried_events_no_truncate BEFORE TRUNCATE ON carried_events
+        FOR EACH STATEMENT EXECUTE FUNCTION events_are_immutable()""",
     """CREATE TABLE dropped_events (
         first_position bigint PRIMARY KEY,
         last_position bigint NOT NULL,
         archive_size bigint NOT NULL,
         archive_root text NOT NULL,
         dropped_at timestamptz NOT NULL DEFAULT now())""",
+    """CREATE TRIGGER dropped_events_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON dropped_events
+        FOR EACH STATEMENT EXECUTE FUNCTION events_are_immutable()""",
     # A stream's events without a gap at their end.
     """CREATE VIEW events_at_hand AS
         SELECT position, originator_id, originator_version, topic, state, trace FROM events

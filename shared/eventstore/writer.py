@@ -23,7 +23,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from shared.contracts.base import EVENTS, Command
-from shared.errors import Busy, Conflict, TokengridError
+from shared.errors import Busy, Conflict, TokengridError, Unavailable
 from shared.eventstore.batch import Batch, Room, Slot, Stored
 from shared.eventstore.log import EventLog, LoggedEvent
 
@@ -291,7 +291,7 @@ class Writer(Generic[C]):
     def _catch_up(self) -> bool:
         """Fold what other writers appended; whether there was anything. Called with both locks held."""
         began = self.position
-        while page := self.log.read(self.position, CATCH_UP_PAGE):
+        while page := self._next_page():
             for logged in page:
                 self.room.evolve(logged.stream, logged.version, logged.event)
             self.position = self._decided = page[-1].position
@@ -301,6 +301,17 @@ class Writer(Generic[C]):
                     self._forget_all()
                     self.position = self._decided = head
         return self.position > began
+
+    def _next_page(self) -> list[LoggedEvent]:
+        try:
+            return self.log.read(self.position, CATCH_UP_PAGE)
+        except Unavailable as error:
+            if self._forget_all is None or "dropped" not in error.details:
+                raise
+            # It stood by for so long that what it has not folded is gone from the database, and it has no archive.
+            self._forget_all()
+            self.position = self._decided = self.log.head()
+            return []
 
 
 def receipt(events: Sequence[Stored], replayed: bool) -> dict[str, Any]:

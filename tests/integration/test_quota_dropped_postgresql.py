@@ -23,10 +23,19 @@ from services.audit.sources.snapshot import snapshot
 from services.quota.application import QuotaApplication
 from services.quota.schemas import Balance, Balances, Find, Statement
 from services.quota.shards import QuotaShards
+from shared.archive.events import ArchivedLog
 from shared.archive.reading import LogArchive
 from shared.contracts.quota import AccountClosed
 from shared.contracts.schema import parse
-from shared.errors import AuditFailed, Conflict, IdempotencyConflict, SetupFailed, TokengridError, Unavailable
+from shared.errors import (
+    AuditFailed,
+    Conflict,
+    IdempotencyConflict,
+    SetupFailed,
+    TokengridError,
+    Unavailable,
+    UnknownModel,
+)
 from shared.eventstore.database import engine, migrate
 from shared.eventstore.log import EventLog, NewEvent
 from tests.unit.archive_world import Client, a_few_days
@@ -185,9 +194,52 @@ def test_without_its_archive_it_says_so_and_goes_on(dropping: Dropping, tmp_path
         ):
             with pytest.raises(Unavailable, match=complaint):
                 question()
-        made = market.do("debit", owner, model="alpha", usage={"input": 10}, on_insufficient="overdraw")
-        assert made["replayed"] is False
+        # It is refused by itself, and nobody who rides in the same batch.
+        new = {"command": "debit", "model": "alpha", "usage": {"input": 10}, "on_insufficient": "overdraw"}
+        asked = [named(owner, request_id=market.request(), **new) for _ in range(3)]
+        first, repeated, made = market.quota.execute([asked[0], named(owner, **{**new, **old}), asked[1]])
+        assert repeated["error"]["code"] == "Unavailable"
+        assert first["ok"]["version"] + 1 == made["ok"]["version"]
+        made = market.quota.execute(asked[2:])[0]["ok"]
         assert market.quota.balance(parse(Balance, named(owner)))["version"] == made["version"]
+
+
+def test_what_a_drop_leaves_behind_is_as_immutable(dropping: Dropping) -> None:
+    market, owner = dropping.market, dropping.market.accounts[0]
+    dropping.write()
+    dropping.grow(dropping.log.head() + EACH)
+    before = dropping.answers()
+    assert dropping.drop()
+    dropping.restart(dropping.archive)
+    with psycopg.connect(market.settings.database_url("quota").replace("+psycopg", ""), autocommit=True) as admin:
+        for statement in (
+            "TRUNCATE carried_events",
+            "DELETE FROM carried_events",
+            "UPDATE carried_events SET state = 'x'",
+            "UPDATE carried_events SET originator_version = originator_version - 1",
+            "TRUNCATE dropped_events",
+            "DELETE FROM dropped_events",
+            "UPDATE dropped_events SET last_position = 1",
+        ):
+            with pytest.raises(psycopg.errors.RestrictViolation):
+                admin.execute(statement)
+        # Whoever gets round that, and makes the snapshots useless, finds the archive to be believed.
+        admin.execute("ALTER TABLE carried_events DISABLE TRIGGER USER")
+        admin.execute("UPDATE carried_events SET state = replace(state::text, '0', '1')::bytea")
+    assert dropping.log.stream("/".join(owner)) == before["/".join(owner)][6]
+
+
+def test_a_process_that_stood_by_goes_on_without_an_archive(dropping: Dropping) -> None:
+    market, owner = dropping.market, dropping.market.accounts[2]
+    standby = QuotaApplication(market.settings, market.clock)
+    fields = {"model": "alpha", "usage": {"input": 1}, "on_insufficient": "overdraw"}
+    standby.submit("debit", named(owner, request_id="s1", **fields))
+    dropping.grow(dropping.log.head() + 3 * EACH)
+    dropping.write()
+    assert dropping.drop()
+    last = standby.submit("debit", named(owner, request_id="s2", **fields))
+    assert last["position"] == dropping.log.head()
+    standby.close()
 
 
 def test_an_archive_of_something_else_is_not_believed(dropping: Dropping, tmp_path: Path) -> None:
@@ -200,6 +252,12 @@ def test_an_archive_of_something_else_is_not_believed(dropping: Dropping, tmp_pa
     dropping.restart(kept)  # of the same log, but older than what was dropped into
     with pytest.raises(Unavailable, match="not the one"):
         dropping.log.read(0, 1)
+    opened = ArchivedLog(dropping.archive, "quota")
+    good = dropping.log.recorder.dropped()
+    opened.expect(*good[1:])
+    with pytest.raises(Unavailable):
+        opened.expect(good.archive_size, "0" * 64)
+    assert opened.rows(0, 1)[0][0] == 1, "what was good is good"
 
 
 def test_what_cannot_be_dropped_stays(dropping: Dropping, tmp_path: Path) -> None:
@@ -227,6 +285,16 @@ def test_what_cannot_be_dropped_stays(dropping: Dropping, tmp_path: Path) -> Non
         for statement in ("DELETE FROM event_keys", "UPDATE event_keys SET position = 1", "TRUNCATE events_from_25"):
             with pytest.raises(psycopg.errors.RestrictViolation):
                 admin.execute(statement)
+        known = admin.execute("SELECT request_key FROM event_keys LIMIT 1").fetchone()
+        assert known is not None
+        with pytest.raises(psycopg.errors.UniqueViolation):  # by the back door, too
+            admin.execute("INSERT INTO events_from_1 VALUES (24, 'o/x', 99, 't', '{}', %s)", (known[0],))
+        admin.execute("ALTER TABLE event_keys DISABLE TRIGGER event_keys_no_change")
+        admin.execute("CREATE TABLE kept_keys AS SELECT * FROM event_keys WHERE position = 5")
+        admin.execute("DELETE FROM event_keys WHERE position = 5")
+        with pytest.raises(Conflict, match="could happen twice"):
+            dropping.drop()
+        admin.execute("INSERT INTO event_keys SELECT * FROM kept_keys")
     assert dropping.answers() == before
 
 
@@ -242,6 +310,8 @@ def test_dropping_while_commands_come_in(dropping: Dropping) -> None:
         while not stop.is_set():
             fields = {"model": "alpha", "usage": {"input": 1}, "on_insufficient": "overdraw"}
             made.append(writer.submit("debit", named(owner, request_id=f"d{len(made)}", **fields)))
+            with pytest.raises(UnknownModel):  # whose batch looks keys up while it holds the log open
+                writer.submit("debit", named(owner, request_id=f"u{len(made)}", **{**fields, "model": "none"}))
 
     failures: list[TokengridError] = []
     dropped: list[tuple[int, int]] = []

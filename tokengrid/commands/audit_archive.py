@@ -44,9 +44,15 @@ class Databases:
     def logs(self, service: str) -> tuple[str, ...]:
         return Settings(quota_shards=self.quota_shards).logs(service)
 
+    def database_of(self, service: str) -> str:
+        """As it was configured, for all its shards."""
+        if service not in self.urls:
+            raise SetupFailed(f"What runs here says nothing of the database of {service}.")
+        return self.urls[service]
+
     def database_url(self, service: str, shard: int = 0) -> str:
         shards = self.quota_shards if service == "quota" else 1
-        return self.urls[service].replace("{service}", f"{service}_{shard}" if shards > 1 else service)
+        return self.database_of(service).replace("{service}", f"{service}_{shard}" if shards > 1 else service)
 
 
 def _day(text: str | None) -> date | None:
@@ -201,11 +207,11 @@ def drop(
 ) -> None:
     """Drop from PostgreSQL what the archive has of a log of quota, a whole partition at a time.
 
-    Every answer stays as it was if quota's processes run with TOKENGRID_ARCHIVE=FOLDER. They need not be stopped.
+    Every answer stays as it was if quota's processes run with TOKENGRID_ARCHIVE=FOLDER; those need not be stopped.
     """
     logs = archive_module("shared.archive.manifest").logs_of(folder)
     shards = sum(name.partition("-")[0] == "quota" for name in logs)
-    settings = Settings(database=database or _of_those_up(var).urls["quota"], quota_shards=max(shards, 1))
+    settings = Settings(database=database or _of_those_up(var).database_of("quota"), quota_shards=max(shards, 1))
     with Console(stderr=True).status("dropping") as status:
         dropping = archive_module("tokengrid.dropping")
         parts = dropping.drop_archived(settings, folder, log, until=until, verifier_key=key, progress=status.update)

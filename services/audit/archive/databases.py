@@ -5,7 +5,6 @@ It reads the table that every service's log has, and must not know which service
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Any
@@ -101,7 +100,7 @@ def check_same(archive: LogArchive, url: str, first: int, last: int) -> None:
     with Rows(url) as rows:
         for section in archive.rows(first - 1):
             there = rows.read(section[0].position - 1, min(len(section), last - section[0].position + 1))
-            for archived, stored in itertools.zip_longest(section[: len(there)], there):
+            for archived, stored in zip(section[: len(there)], there, strict=True):
                 if archived != stored:
                     raise Conflict(f"event {archived.position} in the database is not the archived one")
             if not there or there[-1].position >= last:
