@@ -131,7 +131,12 @@ def weights(server: PostgreSQL, folder: Path, progress: Progress) -> list[Row]:
         def ask(question: str) -> int:
             return int(connection.execute(sa.text(question)).scalar_one())
 
-        table, wal = "SELECT pg_total_relation_size('events')", "SELECT pg_current_wal_lsn() - '0/0'::pg_lsn"
+        # Its partitions, and the table of its keys.
+        table = (
+            "SELECT sum(pg_total_relation_size(relid)) FROM (SELECT relid FROM pg_partition_tree('events')"
+            " UNION ALL SELECT 'event_keys'::regclass) AS parts"
+        )
+        wal = "SELECT pg_current_wal_lsn() - '0/0'::pg_lsn"
         before = ask(table), ask(wal)
         for _ in range(WEIGHED):
             first_error(app.execute(calls.debits(numbers, whose, 1000)))
