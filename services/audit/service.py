@@ -12,7 +12,7 @@ from shared.messaging.rpc import rpc
 from shared.messaging.timing import every
 from shared.messaging.tracing import Tracing
 
-PAGE = 2000  # events of a page: one transaction of some tens of milliseconds
+PAGE = 5000  # events of a page: one transaction of some fifty milliseconds
 
 
 class AuditService(LogService):

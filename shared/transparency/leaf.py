@@ -6,6 +6,7 @@ not know how events are stored, nor what a topic or a state means: the state's b
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,15 +58,15 @@ class Leaf:
 def hasher(log: str) -> Callable[[int, str, int, str, bytes], bytes]:
     """As `Leaf(log, …).hash()`, for very many events of one log that its database has kept: position, stream, version,
     topic, state. Raises AuditFailed for integers that no log can contain."""
-    head = TAG + _text(log, "log")
-    pack = _U64.pack
+    head = merkle.LEAF + TAG + _text(log, "log")
+    pack, join, sha256 = _U64.pack, b"".join, hashlib.sha256
 
     def leaf_hash(position: int, stream: str, version: int, topic: str, state: bytes) -> bytes:
         if not (0 < position <= INTEGER_MAX and 0 < version <= INTEGER_MAX):
             raise AuditFailed(f"leaf's position or version is not between 1 and {INTEGER_MAX}")
         s, t = stream.encode(), topic.encode()
         parts = (head, pack(position), pack(len(s)), s, pack(version), pack(len(t)), t, pack(len(state)), state)
-        return merkle.leaf_hash(b"".join(parts))
+        return sha256(join(parts)).digest()
 
     return leaf_hash
 

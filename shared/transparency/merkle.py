@@ -23,9 +23,12 @@ Node = tuple[int, int, bytes]
 """(level, index, hash) of a complete subtree: what a store of hashes keeps, once, for ever."""
 
 
+LEAF = b"\x00"  # before what is hashed as a leaf
+
+
 def leaf_hash(data: bytes) -> bytes:
     """SHA-256(0x00 ‖ data)."""
-    return hashlib.sha256(b"\x00" + data).digest()
+    return hashlib.sha256(LEAF + data).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
