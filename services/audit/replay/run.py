@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from services.audit.replay.account import EPOCH, Account
 from services.audit.replay.answers import Answers
@@ -32,6 +32,8 @@ from shared.errors import MalformedCommand
 if TYPE_CHECKING:
     from services.audit.replay.debits import Debits
 
+P = ParamSpec("P")
+
 FOLLOW_WAIT_S = 30.0  # how long read models and audit may take to follow what was read
 CALLS_WAIT_S = 2.0  # between a call's settlement and its report
 PAUSE_S = 0.05
@@ -41,43 +43,6 @@ NOT_ASKED = (
     "bills and statements as billing answers them; they were computed again from its log",
     "proofs of inclusion and consistency as audit answers them; roots were computed from all events",
 )
-
-
-def run_audit(
-    client: Caller,
-    period: str,
-    progress: Progress | None = None,
-    *,
-    verifier_keys: Mapping[str, str] | None = None,
-    seed: int = 0,
-    wait_s: float = FOLLOW_WAIT_S,
-    calls_wait_s: float = CALLS_WAIT_S,
-    asks: bool = True,
-    keep: Keep | None = None,
-) -> AuditReport:
-    """Audit everything that the services have recorded, and the bills and statements of `period` (`YYYY-MM`).
-
-    `client.call(service, method, **kwargs)` reaches the services; `progress(log, done, total)` is told of each
-    page. `verifier_keys`: the logs' keys, when they are known from elsewhere; by default those that the audit
-    service names are trusted. `asks`: whether services answer behind `client`. Where it only reads logs (`head` and
-    `events`), what they would have been asked is in the report as `not_asked`, and is no difference. `seed` chooses
-    the sampled proofs. `keep`: where it saves how far it has come, after each log and each 250,000 events, and goes on
-    from if something was saved there.
-
-    What does not agree is in the report; raises only what the client raises when a service or source cannot be asked,
-    and SetupFailed where what was saved is of another audit or none: it stays as it is.
-    """
-    return audited(
-        client,
-        period,
-        progress,
-        verifier_keys=verifier_keys,
-        seed=seed,
-        wait_s=wait_s,
-        calls_wait_s=calls_wait_s,
-        asks=asks,
-        keep=keep,
-    ).report
 
 
 def audited(
@@ -92,8 +57,31 @@ def audited(
     asks: bool = True,
     keep: Keep | None = None,
 ) -> Audited:
-    """As `run_audit`, with what was computed again and the logs that it was computed from."""
+    """Audit everything that the services have recorded, and the bills and statements of `period` (`YYYY-MM`).
+
+    `client.call(service, method, **kwargs)` reaches the services; `progress(log, done, total)` is told of each
+    page. `verifier_keys`: the logs' keys, when they are known from elsewhere; by default those that the audit
+    service names are trusted. `asks`: whether services answer behind `client`. Where it only reads logs (`head` and
+    `events`), what they would have been asked is in the report as `not_asked`, and is no difference. `seed` chooses
+    the sampled proofs. `keep`: where it saves how far it has come, after each log and each 250,000 events, and goes on
+    from if something was saved there.
+
+    What does not agree is in the report; raises only what the client raises when a service or source cannot be asked,
+    and SetupFailed where what was saved is of another audit or none: it stays as it is. With
+    the report comes what was computed again, and the logs that it was computed from.
+    """
     return _Audit(client, period, progress, verifier_keys, seed, asks, keep).run(wait_s, calls_wait_s)
+
+
+def _report_of(audit: Callable[P, Audited]) -> Callable[P, AuditReport]:
+    def report(*args: P.args, **kwargs: P.kwargs) -> AuditReport:
+        """As `audited`, the report alone."""
+        return audit(*args, **kwargs).report
+
+    return report
+
+
+run_audit = _report_of(audited)
 
 
 class _Audit:
