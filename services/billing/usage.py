@@ -1,29 +1,32 @@
 """Quota's log becomes accounts, grants, usage and wholesale: the projection `usage`, one for each shard.
 
-A page is folded in memory and written once per row. What the sums mean is in `domain/metering.py`.
+A page is folded in memory and written once per row. What the sums mean is in `domain/metering.py`. Of a large page
+PostgreSQL writes one part while we fold the next: all events of an account are in one part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cache
 from itertools import chain
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from time import sleep
 from typing import Any
 
 import sqlalchemy as sa
 
 from services.billing import tables as t
-from services.billing.domain.metering import Metering, Sums, UsageKey, WholesaleKey, fold_log, microseconds
+from services.billing.domain.metering import Kind, Metering, UsageRow, fold_log, microseconds, on_time, wholesale
 from services.billing.tables import add_up, add_up_columns
 from shared.clock import period_of
 from shared.contracts import quota as q
-from shared.eventstore.log import LoggedEvent
+from shared.eventstore.beside import Beside
+from shared.eventstore.projection import Page
 from shared.eventstore.rows import insert
 from shared.sharding import shard_named
 
 FOLDED = 1000  # events, before others get their turn
+PARTS, PARTED = 8, 4000  # a page of so many events is taken in parts
 SUMMED = ("calls", *t.TOKENS, "amount")
 SUMS = (*SUMMED, "charged", "trace")
 _sums = attrgetter(*SUMS)
@@ -44,34 +47,36 @@ class UsageProjection:
         self.name = projection_name(log)
         self._shard = shard_named(log)
 
-    def apply(self, connection: sa.Connection, page: Sequence[LoggedEvent]) -> None:
-        shard = self._shard
+    def apply(self, connection: sa.Connection, page: Page) -> None:
         # Commands do not wait for us. But in SQLite we hold the lock that they need.
-        turns = connection.dialect.name == "postgresql"
-        folded = fold_log(_in_turns(page) if turns else page, partial(_closed, connection, shard))
-        _write_accounts(connection, shard, folded)
-        _write_grants(connection, folded)
-        _write_endings(connection, folded)
-        _write_usage(connection, folded)
-        wholesale = (_row(key, row) | {"shard": shard} for key, row in folded.wholesale.items())
-        add_up(connection, t.wholesale, wholesale, SUMMED)
-        # In the order of their keys, as below: whoever closes a period meanwhile cannot wait for us while we wait.
-        on_time = (
-            {"operator": o, "period": p, "shard": shard, "on_time": at, "closed": False}
-            for (o, p), at in sorted(folded.on_time.items())
-        )
-        add_up(connection, t.periods, on_time, take=("on_time",))
+        others_may_work = connection.dialect.name == "postgresql"
+        usage: list[UsageRow] = []
+        with Beside(threaded=others_may_work) as beside:
+            closed = cache(lambda period: beside.ask(_closed, connection, self._shard, period))
+            for part in page.by_stream(PARTS) if others_may_work and len(page) >= PARTED else (page,):
+                folded = fold_log(_in_turns(part) if others_may_work else part.tuples(), closed)
+                rows = folded.usage()
+                beside.do(_write, connection, self._shard, folded, rows)
+                usage += rows
+            beside.do(_write_totals, connection, self._shard, usage)
 
 
-def _in_turns(page: Sequence[LoggedEvent]) -> Iterator[LoggedEvent]:
+def _in_turns(page: Page) -> Iterator[tuple[Any, ...]]:
     """A page, letting others have their turn now and then."""
 
-    def parts() -> Iterator[Sequence[LoggedEvent]]:
+    def parts() -> Iterator[Iterator[tuple[Any, ...]]]:
         for start in range(0, len(page), FOLDED):
-            yield page[start : start + FOLDED]
+            yield page[start : start + FOLDED].tuples()
             sleep(0)
 
     return chain.from_iterable(parts())
+
+
+def _write(connection: sa.Connection, shard: int, folded: Metering, usage: Sequence[UsageRow]) -> None:
+    _write_accounts(connection, shard, folded)
+    _write_grants(connection, folded)
+    _write_endings(connection, folded)
+    _write_usage(connection, usage)
 
 
 def _closed(connection: sa.Connection, shard: int, period: str) -> set[str]:
@@ -145,16 +150,27 @@ def _write_endings(connection: sa.Connection, folded: Metering) -> None:
     insert(connection, t.endings, rows)
 
 
-def _write_usage(connection: sa.Connection, folded: Metering) -> None:
-    # In the order of the key: neighbours stand on one page of its index.
-    rows = sorted(folded.usage.items(), key=itemgetter(0))
-    if not rows:
+def _write_usage(connection: sa.Connection, usage: Sequence[UsageRow]) -> None:
+    if not usage:
         return
-    keys = zip(*(key for key, _ in rows), strict=True)
-    sums = zip(*(_sums(row) for _, row in rows), strict=True)
-    columns = dict(zip((*UsageKey._fields, *SUMS), (*keys, *sums), strict=True))
+    streams, kinds, segments, sums = zip(*usage, strict=True)
+    operators, accounts = zip(*(stream.split("/", 1) for stream in streams), strict=True)
+    columns = {"operator": operators, "account": accounts, "segment": segments}
+    columns |= zip(Kind._fields, zip(*kinds, strict=True), strict=True)
+    columns |= zip(SUMS, zip(*map(_sums, sums), strict=True), strict=True)
     add_up_columns(connection, t.usage, columns, (*SUMMED, "charged"))
 
 
-def _row(key: WholesaleKey, row: Sums) -> dict[str, Any]:
-    return key._asdict() | {name: getattr(row, name) for name in SUMMED}
+def _write_totals(connection: sa.Connection, shard: int, usage: Sequence[UsageRow]) -> None:
+    """What is summed over accounts."""
+    between = (
+        key._asdict() | {"shard": shard} | {name: getattr(sums, name) for name in SUMMED}
+        for key, sums in wholesale(usage).items()
+    )
+    add_up(connection, t.wholesale, between, SUMMED)
+    # In the order of their keys, too: whoever closes a period meanwhile cannot wait for us while we wait.
+    reached = (
+        {"operator": o, "period": p, "shard": shard, "on_time": at, "closed": False}
+        for (o, p), at in sorted(on_time(usage).items())
+    )
+    add_up(connection, t.periods, reached, take=("on_time",))

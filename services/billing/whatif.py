@@ -31,6 +31,7 @@ from shared.contracts import subscriptions as s
 from shared.contracts.catalog import Catalogue
 from shared.errors import MalformedCommand
 from shared.eventstore.log import LoggedEvent
+from shared.eventstore.projection import Page
 from shared.eventstore.schema import POSITIONS
 from shared.sharding import shard_named
 
@@ -180,7 +181,7 @@ def _follow_quota(
     for log, end in sorted(ends.items()):
         usage = UsageProjection(log)
         for page in _pages(client, "quota", end, tick, shard_named(log), done):
-            usage.apply(connection, page)
+            usage.apply(connection, Page(page))
             for logged in page:
                 operator, _, account = logged.stream.partition("/")
                 replay = replays.get((operator, account))

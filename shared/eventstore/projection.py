@@ -25,7 +25,7 @@ _fields = itemgetter(*LoggedEvent._fields)
 _made = partial(tuple.__new__, LoggedEvent)  # an event as it travelled; calling the class takes three times as long
 
 
-class Travelled(Sequence[LoggedEvent]):
+class Page(Sequence[LoggedEvent]):
     """A page as it came from the broker: an event is made when it is asked for.
 
     Of 50,000 made beforehand the first has left the processor's cache when its turn comes.
@@ -43,13 +43,29 @@ class Travelled(Sequence[LoggedEvent]):
     @overload
     def __getitem__(self, index: int) -> LoggedEvent: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[LoggedEvent]: ...
-    def __getitem__(self, index: int | slice) -> LoggedEvent | Sequence[LoggedEvent]:
-        return [*map(_event, self._page[index])] if isinstance(index, slice) else _event(self._page[index])
+    def __getitem__(self, index: slice) -> Page: ...
+    def __getitem__(self, index: int | slice) -> LoggedEvent | Page:
+        return Page(self._page[index]) if isinstance(index, slice) else _event(self._page[index])
+
+    def tuples(self) -> Iterator[tuple[Any, ...]]:
+        """The events' fields alone: to make the events costs three times as much."""
+        return map(_tuple, self._page)
+
+    def by_stream(self, count: int) -> list[Page]:
+        """The page in so many parts: all events of a stream are in one of them, in their order."""
+        parts: list[list[LoggedEvent | Mapping[str, Any]]] = [[] for _ in range(count)]
+        for given in self._page:
+            stream = given.stream if isinstance(given, LoggedEvent) else given["stream"]
+            parts[hash(stream) % count].append(given)
+        return [Page(part) for part in parts]
 
 
 def _event(given: LoggedEvent | Mapping[str, Any]) -> LoggedEvent:
     return given if isinstance(given, LoggedEvent) else _made(_fields(given))
+
+
+def _tuple(given: LoggedEvent | Mapping[str, Any]) -> tuple[Any, ...]:
+    return given if isinstance(given, LoggedEvent) else _fields(given)
 
 
 class Projection(Protocol):
@@ -57,7 +73,7 @@ class Projection(Protocol):
 
     name: str
 
-    def apply(self, connection: sa.Connection, page: Sequence[LoggedEvent]) -> None: ...
+    def apply(self, connection: sa.Connection, page: Page) -> None: ...
 
 
 class Projector:
@@ -103,7 +119,7 @@ class Projector:
             if fresh != list(range(at + 1, at + 1 + len(fresh))):
                 raise Conflict(f"{self.projection.name}: a page after {at} cannot begin at {fresh[0]}")
             self._advance(connection, at, fresh[-1])
-            self.projection.apply(connection, Travelled(page[known:]))
+            self.projection.apply(connection, Page(page[known:]))
         return fresh[-1]
 
     def _advance(self, connection: sa.Connection, at: int, to: int) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from services.billing.application import BillingApplication
@@ -56,7 +58,10 @@ def closed(apps: list[BillingApplication], quota: QuotaLog, cut_off: int) -> lis
     return [(e.bill.number, e.bill.account, e.bill_sha256) for e in bills]
 
 
-def test_gives_the_same_bills_as_sqlite(tmp_path: Path, postgres_database: str, seed: int) -> None:
+def test_gives_the_same_bills_as_sqlite(
+    tmp_path: Path, postgres_database: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.billing.usage.PARTED", 50)  # events: every page is taken in parts
     quota, cut_off = summer(seed)
     here = billing(tmp_path)
     there = [billing(tmp_path, database=postgres_database) for _ in range(2)]
@@ -95,3 +100,23 @@ def test_the_slower_of_two_replicas_issues_what_is_left(
     assert [(bill.account, bill.number[-1]) for bill in bills] == list(zip("abcde", "12345", strict=True))
     one.close()
     other.close()
+
+
+def test_a_page_in_parts_is_taken_whole_or_not_at_all(
+    tmp_path: Path, postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.billing.usage.PARTED", 2)
+    quota = QuotaLog("sh")
+    for number in range(20):
+        quota.open(account=f"a{number}")
+        quota.debit(june(3), Usage(input=5), overdrawn=7, account=f"a{number}")
+    page = quota.page()
+    with closing(billing(tmp_path, database=postgres_database)) as app:
+        for at in (1, len(page) // 2, len(page) - 1):
+            for damaged in ({"state": "{"}, {"topic": "quota.TokensDebited:99"}, {"state": page[1]["state"] * 2}):
+                with pytest.raises((KeyError, msgspec.DecodeError)):
+                    app.follow_quota([*page[:at], page[at] | damaged, *page[at + 1 :]])
+                assert app.follow_quota([]) == 0
+        assert app.follow_quota(page) == quota.head
+        days = [app.usage(UsageOf(operator="sh", account=f"a{n}", period=JUNE))["days"] for n in range(20)]
+        assert [day["usage"]["input"] for (day,) in days] == [5] * 20

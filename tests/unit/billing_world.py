@@ -212,11 +212,11 @@ def summed(pages: Iterable[Sequence[Heard]], cut_off: int) -> list[Used]:
     found: dict[tuple[str, str], Sums] = {}
     names = ("calls", *TOKEN_CLASSES, "amount", "charged")
     for page in pages:
-        for key, row in fold(page).usage.items():
-            if key.segment <= cut_off:
-                into = found.setdefault((key.model, key.rate_card), Sums())
+        for _, kind, segment, sums in fold(page).usage():
+            if segment <= cut_off:
+                into = found.setdefault((kind.model, kind.rate_card), Sums())
                 for name in names:
-                    setattr(into, name, getattr(into, name) + getattr(row, name))
+                    setattr(into, name, getattr(into, name) + getattr(sums, name))
     return [
         Used(m, r, s.calls, TokenSums(**{n: getattr(s, n) for n in TOKEN_CLASSES}), s.amount, s.charged)
         for (m, r), s in found.items()

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.billing.domain.metered import Debit, Readers
-from services.billing.domain.metering import Metering, fold_log
+from services.billing.domain.metering import Metering, fold_log, on_time, wholesale
 from shared.clock import SHANGHAI, day_of, period_bounds, period_of
 from shared.contracts import base
 from shared.contracts import quota as q
@@ -45,7 +45,7 @@ def test_what_is_recorded_a_minute_before_the_periods_end_has_a_row_of_its_own(
     quota = QuotaLog()
     quota.debit(june(3), Usage(input=1))
     quota.debit(june(3).astimezone(zone), Usage(input=2), recorded=recorded.astimezone(zone))
-    rows = {key.segment: row.input for key, row in fold_log(quota.events).usage.items()}
+    rows = {row.segment: row.sums.input for row in fold_log(quota.events).usage()}
     assert rows == ({0: 1, 2: 2} if late else {0: 3})
 
 
@@ -53,7 +53,7 @@ def test_a_version_that_nobody_knows_stops_it_where_it_is_heard() -> None:
     debit = QuotaLog().debit(june(1), Usage(input=1))
     with pytest.raises(KeyError, match="TokensDebited:99"):
         fold_log([debit._replace(topic="quota.TokensDebited:99")])
-    assert not fold_log([debit._replace(topic="quota.PointsReserved:99")]).usage
+    assert not fold_log([debit._replace(topic="quota.PointsReserved:99")]).usage()
 
 
 def test_an_older_version_is_read_as_what_it_has_become(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,9 +133,15 @@ def by_the_rules(events: list[LoggedEvent]) -> tuple[dict[Any, list[Any]], dict[
 
 
 def held(folded: Metering) -> tuple[dict[Any, list[Any]], dict[Any, list[int]], dict[Any, int]]:
-    usage = {tuple(key): [getattr(row, n) for n in (*SUMS, "trace")] for key, row in folded.usage.items()}
-    wholesale = {tuple(key): [getattr(row, n) for n in SUMS[:-1]] for key, row in folded.wholesale.items()}
-    return usage, wholesale, folded.on_time
+    rows = folded.usage()
+    assert [row.stream for row in rows] == sorted(row.stream for row in rows)
+    usage = {
+        (*row.stream.split("/"), *row.kind, row.segment): [getattr(row.sums, n) for n in (*SUMS, "trace")]
+        for row in rows
+    }
+    assert len(usage) == len(rows), "two rows with one key"
+    pairs = {tuple(key): [getattr(sums, n) for n in SUMS[:-1]] for key, sums in wholesale(rows).items()}
+    return usage, pairs, on_time(rows)
 
 
 @settings(max_examples=50)

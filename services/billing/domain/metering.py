@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from services.billing.domain.metered import Debit, Readers, Reversal
@@ -28,6 +29,7 @@ PLAN_GRANTS = "plan/"
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 HOUR = len("2026-06-18T00")
+PAIR_SUMS = ("calls", "input", "cached_input", "cache_write", "output", "amount")
 
 Logged = tuple[int, str, int, str, str | bytes, str | None]  # position, stream, version, topic, state, trace
 Closed = Callable[[str], Collection[str]]  # from a period to the operators that have bills for it
@@ -43,20 +45,14 @@ class Heard(NamedTuple):
     trace: str | None = None
 
 
-class UsageKey(NamedTuple):
-    operator: str
-    account: str
+class Kind(NamedTuple):
+    """What debits of one row have in common beside their account."""
+
     period: str
     model: str
     rate_card: str
     serving_operator: str
     day: str
-    segment: int
-
-
-_usage_key = functools.partial(
-    tuple.__new__, UsageKey
-)  # calling the class takes twice as long, and each account has its row
 
 
 class WholesaleKey(NamedTuple):
@@ -70,7 +66,7 @@ class WholesaleKey(NamedTuple):
 
 class Sums:
     """What a row adds up. `amount` and `charged` are millipoints, net of reversals; `charged` is what no grant
-    had paid for."""
+    had paid for; `last` is the position of the last event in it."""
 
     __slots__ = (
         "amount",
@@ -81,76 +77,67 @@ class Sums:
         "input",
         "last",
         "output",
-        "pair",
         "trace",
     )
 
-    def __init__(self, pair: Sums | None = None) -> None:
+    def __init__(self) -> None:
         self.calls = self.input = self.cached_input = self.cache_write = self.output = 0
-        self.amount = self.charged = 0
+        self.amount = self.charged = self.last = 0
         self.trace: str | None = None
-        self.last = 0  # position of the last event in it
-        self.pair = pair  # the row between two operators in which the same debits are summed
 
 
-class Kind:
-    """Debits of one hour, model, rate card and serving operator; `rows`: by stream the row that they are summed in
-    if they were recorded `before` that."""
+class UsageRow(NamedTuple):
+    """Usage of an account; its operator and name are its `stream`."""
 
-    __slots__ = ("before", "day", "model", "period", "rate_card", "rows", "serving")
+    stream: str
+    kind: Kind
+    segment: int
+    sums: Sums
 
-    def __init__(self, hour: str, model: str, rate_card: str, serving: str) -> None:
-        self.period, self.day, self.before = calendar(hour)
-        self.model, self.rate_card, self.serving = model, rate_card, serving
-        self.rows: dict[str, Sums] = {}
+
+class Hour:
+    """Debits of one hour and kind. `rows`: by stream the row in which they are summed if they were recorded `before`
+    that."""
+
+    __slots__ = ("before", "kind", "rows")
+
+    def __init__(self, kind: Kind, before: str, rows: dict[str, Sums]) -> None:
+        self.kind, self.before, self.rows = kind, before, rows
 
 
 class Metering:
     """What a page changes."""
 
     def __init__(self, closed: Closed) -> None:
-        self._closed = functools.cache(closed)
+        self._closed = closed
         self.opened: list[tuple[Heard, q.AccountOpened]] = []
         self.limits: dict[tuple[str, str], int] = {}
         self.closed: dict[tuple[str, str], int] = {}  # account -> where it was closed
         self.granted: list[tuple[Heard, q.PointsGranted]] = []
         self.ended: list[tuple[Heard, q.GrantVoided | q.GrantExpired]] = []
-        self.usage: dict[UsageKey, Sums] = {}
-        self.wholesale: dict[WholesaleKey, Sums] = {}
+        self._on_time: dict[Kind, dict[str, Sums]] = {}  # rows of segment 0, by stream
+        self._late: list[UsageRow] = []
 
-    @property
-    def on_time(self) -> dict[tuple[str, str], int]:
-        """(operator, period) -> last position in a segment 0."""
-        last: dict[tuple[str, str], int] = {}
-        for key, row in self.usage.items():
-            if not key.segment:
-                of = key.operator, key.period
-                last[of] = max(last.get(of, 0), row.last)
-        return last
+    def usage(self) -> list[UsageRow]:
+        """In the order of their accounts: neighbours stand on one page of an index."""
+        rows = [*self._late]
+        for kind, by_stream in sorted(self._on_time.items(), key=itemgetter(0)):
+            rows += [UsageRow(stream, kind, 0, sums) for stream, sums in by_stream.items()]
+        return sorted(rows, key=itemgetter(0))
 
-    def row(self, kind: Kind, stream: str, position: int, recorded_at: str) -> Sums:
-        """The row for a debit of this kind, remembered there if the next may be summed in it as well."""
-        operator, _, account = stream.partition("/")
-        late = recorded_at >= kind.before or operator in self._closed(kind.period)
-        segment = position if late else 0
-        key = _usage_key((operator, account, kind.period, kind.model, kind.rate_card, kind.serving, kind.day, segment))
-        row = self.usage.get(key)
-        if row is None:
-            pair = None
-            if kind.serving and kind.serving != operator:
-                between = WholesaleKey(operator, kind.serving, kind.period, kind.model, kind.day, segment)
-                pair = self.wholesale.setdefault(between, Sums())
-            row = self.usage[key] = Sums(pair)
-        if not late:
-            kind.rows[stream] = row
+    def hour(self, hour: str, model: str, rate_card: str, serving: str) -> Hour:
+        period, day, before = calendar(hour)
+        kind = Kind(period, model, rate_card, serving, day)
+        return Hour(kind, before, self._on_time.setdefault(kind, {}))
+
+    def row(self, hour: Hour, stream: str, position: int, recorded_at: str) -> Sums:
+        """A row for a debit of this hour, remembered there if the next may be summed in it as well."""
+        row = Sums()
+        if recorded_at >= hour.before or operator_of(stream) in self._closed(hour.kind.period):
+            self._late.append(UsageRow(stream, hour.kind, position, row))
+        else:
+            hour.rows[stream] = row
         return row
-
-    def sum_pairs(self) -> None:
-        """Debits by another operator than the account's own are summed between the two as well."""
-        for row in self.usage.values():
-            if (pair := row.pair) is not None:
-                for name in ("calls", "input", "cached_input", "cache_write", "output", "amount"):
-                    setattr(pair, name, getattr(pair, name) + getattr(row, name))
 
     def hear(self, heard: Heard) -> None:
         """Something that is not summed."""
@@ -182,15 +169,15 @@ def fold(events: Iterable[Heard], closed: Closed = _none_closed) -> Metering:
 
 
 def fold_log(page: Iterable[Logged], closed: Closed = _none_closed) -> Metering:
-    """Sums of a page of quota's log. `closed`: for whom bills of a period were issued already; whatever comes for
-    them now keeps its own row. Raises KeyError for a version of an event that nobody here knows.
+    """Sums of a page of quota's log. `closed`: for whom bills of a period were issued already, asked often; whatever
+    comes for them now keeps its own row. Raises KeyError for a version of an event that nobody here knows.
 
     A debit costs some 3 us, most of it reading its JSON: the events are met one at a time, while the processor has
     them at hand.
     """
     folded = Metering(closed)
     readers = Readers()
-    kinds: dict[tuple[str, str, str, str], Kind] = {}
+    hours: dict[tuple[str, str, str, str], Hour] = {}
     for position, stream, _version, topic, state, trace in page:
         read = readers[topic]
         if read is None:
@@ -208,12 +195,12 @@ def fold_log(page: Iterable[Logged], closed: Closed = _none_closed) -> Metering:
         if not at[-1] == "Z" == recorded_at[-1]:
             at, recorded_at = in_utc(at), in_utc(recorded_at)
         place = at[:HOUR], event.model, event.rate_card, serving
-        kind = kinds.get(place)
-        if kind is None:
-            kind = kinds[place] = Kind(*place)
-        row = kind.rows.get(stream)
-        if row is None or recorded_at >= kind.before:
-            row = folded.row(kind, stream, position, recorded_at)
+        hour = hours.get(place)
+        if hour is None:
+            hour = hours[place] = folded.hour(*place)
+        row = hour.rows.get(stream)
+        if row is None or recorded_at >= hour.before:
+            row = folded.row(hour, stream, position, recorded_at)
         row.last = position
         if trace:
             row.trace = trace
@@ -233,8 +220,34 @@ def fold_log(page: Iterable[Logged], closed: Closed = _none_closed) -> Metering:
         else:
             row.amount -= event.amount
             row.charged -= unpaid
-    folded.sum_pairs()
     return folded
+
+
+def wholesale(usage: Iterable[UsageRow]) -> dict[WholesaleKey, Sums]:
+    """Debits by another operator than the account's own are summed between the two as well."""
+    found: dict[WholesaleKey, Sums] = {}
+    for stream, kind, segment, sums in usage:
+        serving = kind.serving_operator
+        if serving and serving != (home := operator_of(stream)):
+            key = WholesaleKey(home, serving, kind.period, kind.model, kind.day, segment)
+            pair = found.setdefault(key, Sums())
+            for name in PAIR_SUMS:
+                setattr(pair, name, getattr(pair, name) + getattr(sums, name))
+    return found
+
+
+def on_time(usage: Iterable[UsageRow]) -> dict[tuple[str, str], int]:
+    """(operator, period) -> last position in a segment 0."""
+    last: dict[tuple[str, str], int] = {}
+    for stream, kind, segment, sums in usage:
+        if not segment:
+            of = operator_of(stream), kind.period
+            last[of] = max(last.get(of, 0), sums.last)
+    return last
+
+
+def operator_of(stream: str) -> str:
+    return stream.partition("/")[0]
 
 
 def microseconds(at: datetime) -> int:
