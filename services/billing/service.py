@@ -29,9 +29,9 @@ from shared.messaging.rpc import rpc
 from shared.messaging.timing import every
 from shared.messaging.tracing import Tracing
 
-# Events: of 10,000 accounts that are debited by chance each is met five times, and its row is written once. It is the
-# page of a follower that is behind; at the head pages are as small as what there is.
-QUOTA_PAGE = 50_000
+# Events: of 10,000 accounts that are debited by chance each is met ten times, and its row is written once. It is the
+# page of a follower that is behind, some 100 MB; at the head pages are as small as what there is.
+QUOTA_PAGE = 100_000
 
 
 class BillingService(LogService):

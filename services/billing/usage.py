@@ -26,7 +26,7 @@ from shared.eventstore.rows import insert
 from shared.sharding import shard_named
 
 FOLDED = 1000  # events, before others get their turn
-PARTS, PARTED = 8, 4000  # a page of so many events is taken in parts
+PARTS, PARTED = 12, 4000  # a page of so many events is taken in parts
 SUMMED = ("calls", *t.TOKENS, "amount")
 SUMS = (*SUMMED, "charged", "trace")
 _sums = attrgetter(*SUMS)

@@ -28,7 +28,7 @@ _made = partial(tuple.__new__, LoggedEvent)  # an event as it travelled; calling
 class Page(Sequence[LoggedEvent]):
     """A page as it came from the broker: an event is made when it is asked for.
 
-    Of 50,000 made beforehand the first has left the processor's cache when its turn comes.
+    Of 100,000 made beforehand the first has left the processor's cache when its turn comes.
     """
 
     def __init__(self, page: Sequence[LoggedEvent | Mapping[str, Any]]) -> None:

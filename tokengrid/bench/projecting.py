@@ -18,7 +18,7 @@ from tokengrid.bench import calls, engine
 from tokengrid.bench.engine import USUAL
 from tokengrid.bench.measure import Measure, Work, first_error
 
-PAGE = 50_000  # as the service takes them
+PAGE = 100_000  # as the service takes them
 PAGES = (5_000, PAGE)  # at the head of a busy log, and far behind
 AT_ONCE = 5_000  # events of one answer of the upstream
 
