@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from shared.eventstore.log import LoggedEvent
-from shared.eventstore.rows import among
+from shared.eventstore.rows import of_each
 from shared.eventstore.schema import POSITIONS
 from shared.transparency.leaf import hasher
 from shared.transparency.merkle import HASH_BYTES
@@ -60,10 +60,8 @@ def hashes_around(connection: sa.Connection, log: str, size: int, leaves: Sequen
         wanted = sorted({index // TILE_WIDTH for index in wanted})
         c = _tiles.c
         for start in range(0, len(wanted), FETCHED):
-            part = wanted[start : start + FETCHED]
-            found = connection.execute(
-                sa.select(c.index, c.hashes).where(c.log == log, c.level == level, among(connection, c.index, part))
-            )
+            asked = sa.select(c.index, c.hashes).where(c.log == log, c.level == level)
+            found = connection.execute(of_each(connection, c.index, wanted[start : start + FETCHED], asked))
             fetched.update({(level, index): bytes(content) for index, content in found})
         if size >> (TILE_HEIGHT * (level + 1)) == 0:
             break

@@ -27,7 +27,7 @@ from shared.contracts.base import Command, Event
 from shared.errors import Conflict, TokengridError
 from shared.eventstore.batch import Stored
 from shared.eventstore.intake import occurred
-from shared.eventstore.log import EventLog, NewEvent
+from shared.eventstore.log import EventLog, LoggedEvent, NewEvent
 from shared.eventstore.projection import Projector
 from shared.eventstore.writer import receipt
 
@@ -49,6 +49,7 @@ class Books:
         self.projector = Projector(engine, BooksProjection())
         self.receivables = Receivables(settings)
         self._progress: dict[Close, Progress] = {}
+        self._issued: list[LoggedEvent] = []  # stored by ourselves, and perhaps not folded yet
         self._logs = settings.logs("quota")
         self.subscribers = Subscribers(log, catalogue, settings)
         self._drop()
@@ -57,13 +58,20 @@ class Books:
         """Fold billing's own log into the read model; the position reached."""
         while True:
             position = self.projector.position()
-            page = self.log.read(position, OWN_PAGE)
+            page = self._behind(position)
             if not page:
                 return position
             try:
                 self.projector.apply(page)
             except Conflict:
                 continue  # another replica folded it; read on from where it got to
+
+    def _behind(self, position: int) -> Sequence[LoggedEvent]:
+        """A page of our own log. The bills that we issued last need not be read back."""
+        issued, self._issued = self._issued, []
+        if issued and issued[0].position == position + 1:
+            return issued
+        return self.log.read(position, OWN_PAGE)
 
     # --- the writer's protocol -------------------------------------------------------------------
     def prepare(self, commands: Sequence[Command]) -> None:
@@ -123,6 +131,7 @@ class Books:
             return answer | {"statements": pairs, "quota_positions": list(run.cut_offs)}
         if events:
             self._remember(run)
+            self._issued = [event.logged() for event in events if isinstance(event, NewEvent)]
             if telemetry.active():
                 trace_lines(events, run)
         numbers = [names[0], names[-1]] if names else []

@@ -6,6 +6,7 @@ It must not know of commands.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 
 import sqlalchemy as sa
 
@@ -14,7 +15,7 @@ from services.billing.domain.charges import Charge, Running
 from services.billing.domain.metering import microseconds
 from services.billing.subscribed import PERIOD_KINDS
 from shared.clock import period_bounds
-from shared.eventstore.rows import among
+from shared.eventstore.rows import of_each
 
 _COLUMNS = tuple(t.charges.c[name] for name in Charge._fields)
 
@@ -33,14 +34,10 @@ def charges(
     """
     c = t.charges.c
     found: dict[str, list[Charge]] = {}
-    for account, of, *values in connection.execute(
-        sa.select(c.account, c.period, *_COLUMNS).where(
-            c.operator == operator,
-            among(connection, c.account, accounts),
-            c.period <= period,
-            c.position <= billing_position,
-        )
-    ):
+    asked = sa.select(c.account, c.period, *_COLUMNS).where(
+        c.operator == operator, c.period <= period, c.position <= billing_position
+    )
+    for account, of, *values in connection.execute(of_each(connection, c.account, accounts, asked)):
         charge = Charge(*values)
         mark = marks.get(account, {}).get(of)
         if of == period or (mark is not None and charge.position > mark):
@@ -57,19 +54,19 @@ def running(
     cut = (c.cut_position > 0) & (c.cut_position <= billing_position) & (c.cut_us <= start)
     taken = (s.operator == c.operator) & (s.account == c.account) & (s.subscription == c.subscription)
     found: dict[str, list[Running]] = {}
-    for account, plan, version in connection.execute(
-        sa.select(c.account, c.plan, c.plan_version)
+    asked = (
+        sa.select(c.account, c.plan, c.plan_version, s.taken)
         .join_from(t.charges, t.subscriptions, taken)
         .where(
             c.operator == operator,
-            among(connection, c.account, accounts),
             c.kind.in_(PERIOD_KINDS),
             c.starts_us <= start,
             c.ends_us > start,
             c.position <= billing_position,
             ~cut,
         )
-        .order_by(c.account, s.taken)
-    ):
+    )
+    rows = connection.execute(of_each(connection, c.account, accounts, asked))
+    for account, plan, version, _taken in sorted(rows, key=attrgetter("taken")):
         found.setdefault(account, []).append(Running(plan, version))
     return found

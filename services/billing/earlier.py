@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from services.billing import tables as t
 from services.billing.domain.late import Earlier, carried
-from shared.eventstore.rows import among
+from shared.eventstore.rows import of_each
 
 
 class Left(NamedTuple):
@@ -72,9 +72,8 @@ def _bills(connection: sa.Connection, operator: str, accounts: Sequence[str]) ->
     c = t.bills.c
     columns = (c.period, c.quota_position, c.position, c.billing_position, c.credit_fen)
     found: dict[str, list[_Bill]] = defaultdict(list)
-    for account, *bill in connection.execute(
-        sa.select(c.account, *columns).where(c.operator == operator, among(connection, c.account, accounts), t.STANDS)
-    ):
+    asked = sa.select(c.account, *columns).where(c.operator == operator, t.STANDS)
+    for account, *bill in connection.execute(of_each(connection, c.account, accounts, asked)):
         found[account].append(_Bill(*bill))
     return found
 
@@ -82,18 +81,17 @@ def _bills(connection: sa.Connection, operator: str, accounts: Sequence[str]) ->
 def _credits(connection: sa.Connection, operator: str, accounts: Sequence[str]) -> dict[str, list[tuple[int, int]]]:
     c = t.credits.c
     found: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for account, position, fen in connection.execute(
-        sa.select(c.account, c.position, c.fen).where(c.operator == operator, among(connection, c.account, accounts))
-    ):
+    asked = sa.select(c.account, c.position, c.fen).where(c.operator == operator)
+    for account, position, fen in connection.execute(of_each(connection, c.account, accounts, asked)):
         found[account].append((position, fen))
     return found
 
 
 def _void(connection: sa.Connection, operator: str, period: str, accounts: Sequence[str]) -> dict[str, int]:
     c = t.bills.c
-    rows = connection.execute(
+    asked = (
         sa.select(c.account, sa.func.count())
-        .where(c.operator == operator, c.period == period, among(connection, c.account, accounts), t.IS_VOID)
+        .where(c.operator == operator, c.period == period, t.IS_VOID)
         .group_by(c.account)
     )
-    return {row.account: row[1] for row in rows}
+    return {row.account: row[1] for row in connection.execute(of_each(connection, c.account, accounts, asked))}

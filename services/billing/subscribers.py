@@ -24,7 +24,7 @@ from shared.contracts.base import Command, Event
 from shared.errors import AccountClosed, UnknownAccount
 from shared.eventstore.intake import occurred
 from shared.eventstore.log import EventLog, NewEvent
-from shared.eventstore.rows import among
+from shared.eventstore.rows import of_each
 
 INWARD = (Advance, SettlePeriod, DropPeriod, CloseOff)
 Wanted = s.Subscribe | s.SubscriptionCommand | s.ResumeSubscription | Inward
@@ -67,10 +67,8 @@ class Subscribers:
         c = t.accounts.c
         for operator in {operator for operator, _ in wanted}:
             names = [account for of, account in wanted if of == operator]
-            asked = sa.select(c.account, c.subscriber, c.closed).where(
-                c.operator == operator, among(connection, c.account, names)
-            )
-            for account, subscriber, closed in connection.execute(asked):
+            asked = sa.select(c.account, c.subscriber, c.closed).where(c.operator == operator)
+            for account, subscriber, closed in connection.execute(of_each(connection, c.account, names, asked)):
                 self._accounts[operator, account] = (subscriber, closed > 0)
 
     def decide(self, command: Wanted, fingerprint: str, now: datetime) -> list[NewEvent]:

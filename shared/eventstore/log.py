@@ -64,6 +64,12 @@ class NewEvent(msgspec.Struct, gc=False):
         """The event's fields as plain values."""
         return msgspec.json.decode(self.state)  # type: ignore[no-any-return]
 
+    def logged(self) -> LoggedEvent:
+        """Once it is stored, as it would be read from the log, but for reading its text."""
+        made = _AtHand(self.position, self.stream, self.version, self.topic, self.state.decode(), self.trace)
+        made.decided = self.event
+        return made
+
 
 class LoggedEvent(NamedTuple):
     """An event as stored. `state` is the exact JSON text."""
@@ -86,6 +92,14 @@ class LoggedEvent(NamedTuple):
             # The stored JSON as it stands: a third of the time of decoding the event and taking it apart again.
             return msgspec.json.decode(self.state)  # type: ignore[no-any-return]
         return msgspec.to_builtins(self.event)  # type: ignore[no-any-return]
+
+
+class _AtHand(LoggedEvent):
+    decided: Event
+
+    @property
+    def event(self) -> Event:
+        return self.decided
 
 
 class JsonMapper(Mapper[str]):

@@ -27,11 +27,22 @@ def insert(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[st
         connection.execute(sa.insert(table), rows)
 
 
-def among(connection: sa.Connection, column: sa.ColumnClause[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
-    """`column` is one of `values`: on PostgreSQL one parameter, as each of hundreds costs the driver 20 us."""
+def of_each(
+    connection: sa.Connection, column: sa.ColumnClause[Any], values: Sequence[Any], asked: sa.Select[Any]
+) -> sa.Select[Any]:
+    """What is asked of all rows, asked of those that have one of `values` in `column`.
+
+    PostgreSQL looks them up one after the other, by an index. The planner takes a condition on hundreds of values for
+    one that most rows meet, until there are statistics, and reads all rows. They are one parameter, as each of hundreds
+    would cost the driver 20 us. The rows of a value stay in the order that was asked for.
+    """
     if connection.dialect.name != "postgresql":
-        return column.in_(values)
-    return column == sa.any_(sa.bindparam(None, values, type_=packed_array(column.type), unique=True))
+        return asked.where(column.in_(values))
+    given = sa.bindparam("given", list(dict.fromkeys(values)), type_=packed_array(column.type), unique=True)
+    each = sa.func.unnest(given).table_valued(sa.column("value", column.type)).render_derived()
+    # Without the offset it would be made one join, and planned as such.
+    found = asked.where(column == each.c.value).offset(0).lateral()
+    return sa.select(found).select_from(each.join(found, sa.true()))
 
 
 def upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], changes: Changes) -> None:

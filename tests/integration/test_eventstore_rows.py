@@ -63,10 +63,26 @@ def test_rows_are_kept_as_they_are_and_changed_where_they_are_there(
     assert stored(connection) == [row | {"sum": row["sum"] - 5} for row in ROWS]
 
 
-def test_rows_are_found_among_many_and_deleted(connection: sa.Connection) -> None:
+@pytest.mark.parametrize("analysed", [False, True])
+def test_what_is_asked_of_all_is_asked_of_some(connection: sa.Connection, analysed: bool) -> None:
     rows.insert(connection, table, ROWS)
-    asked = sa.select(table.c.number).where(rows.among(connection, table.c.name, ["🙂", "", "nobody"]))
-    assert sorted(connection.execute(asked).scalars()) == [-(2**63), 1]
-    assert connection.execute(asked.where(rows.among(connection, table.c.number, []))).all() == []
+    if analysed:
+        connection.execute(sa.text("ANALYZE"))
+    name, number = table.c.name, table.c.number
+
+    def found(column: Any, values: list[Any], asked: Any) -> list[Any]:
+        return sorted(map(tuple, connection.execute(rows.of_each(connection, column, values, asked))))
+
+    assert found(name, ["🙂", "", "nobody", "🙂"], sa.select(number)) == [(-(2**63),), (1,)]
+    sums = sa.select(name, sa.func.sum(table.c.sum)).where(number != 1).group_by(name)
+    assert found(name, [row["name"] for row in ROWS], sums) == sorted(
+        (row["name"], row["sum"]) for row in ROWS if row["number"] != 1
+    )
+    assert found(number, [1, 7], sa.select(name)) == [("🙂",)]
+    assert found(number, [], sa.select(name)) == []
+
+
+def test_rows_are_deleted(connection: sa.Connection) -> None:
+    rows.insert(connection, table, ROWS)
     rows.delete(connection, table, [{"name": "🙂", "number": 1}, {"name": "🙂", "number": 2}])
     assert stored(connection) == ROWS[:2]
