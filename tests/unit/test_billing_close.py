@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+from services.billing import tables as t
 from services.billing.domain.canonical import sha256_of
 from shared.contracts.base import Usage
 from shared.contracts.billing import BillIssued, DryRun
@@ -69,6 +71,24 @@ class TestWhoGetsABill:
         (logged,) = app.log.read(0, 10)
         assert (logged.stream, logged.version) == ("bill:sh-telecom-2026-06-000001", 1)
         assert list(app.log.known(["bill:sh-telecom/a1/2026-06"])) == ["bill:sh-telecom/a1/2026-06"]
+
+    def test_what_was_folded_as_it_was_issued_is_what_the_log_folds_to(self, tmp_path: Path) -> None:
+        app, quota = billing(tmp_path), accounts(QuotaLog(), *"abcdefg")
+        for name in "aceg":
+            quota.debit(june(3), ONE_FEN, overdrawn=7 * FEN, account=name)
+        follow(app, quota)
+        while issue(app, quota, limit=2)["remaining"]:
+            pass
+        app.books.catch_up()
+        with app.engine.begin() as connection:
+            bills = sa.select(t.bills).order_by(t.bills.c.number)
+            folded = connection.execute(bills).all()
+            connection.execute(sa.delete(t.bills))
+            connection.execute(sa.text("DELETE FROM followed WHERE projection = 'books'"))
+        assert app.books.catch_up() == app.log.head()
+        with app.engine.connect() as connection:
+            assert connection.execute(bills).all() == folded
+        assert [row.total_fen for row in folded] == [7, 0, 7, 0, 7, 0, 7]
 
     def test_the_hash_is_that_of_the_canonical_bill(self, tmp_path: Path) -> None:
         app, quota = billing(tmp_path), QuotaLog()
