@@ -75,7 +75,7 @@ class TestWhoGetsABill:
     def test_what_was_folded_as_it_was_issued_is_what_the_log_folds_to(self, tmp_path: Path) -> None:
         app, quota = billing(tmp_path), accounts(QuotaLog(), *"abcdefg")
         for name in "aceg":
-            quota.debit(june(3), ONE_FEN, overdrawn=7 * FEN, account=name)
+            quota.debit(june(3), ONE_FEN, overdrawn=FEN, account=name)
         follow(app, quota)
         while issue(app, quota, limit=2)["remaining"]:
             pass
@@ -88,7 +88,7 @@ class TestWhoGetsABill:
         assert app.books.catch_up() == app.log.head()
         with app.engine.connect() as connection:
             assert connection.execute(bills).all() == folded
-        assert [row.total_fen for row in folded] == [7, 0, 7, 0, 7, 0, 7]
+        assert [row.total_fen for row in folded] == [1, 0, 1, 0, 1, 0, 1]
 
     def test_the_hash_is_that_of_the_canonical_bill(self, tmp_path: Path) -> None:
         app, quota = billing(tmp_path), QuotaLog()
