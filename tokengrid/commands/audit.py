@@ -121,7 +121,7 @@ def replay(
 
 def _tell(report: AuditReport, html: Path | None, json: bool) -> None:
     if html is not None:
-        html.write_text(render_html(report))
+        html.write_text(render_html(report), encoding="utf-8", errors="replace")
     if json:
         print_json(report.as_dict())
     else:

@@ -12,6 +12,7 @@ from services.audit.replay.account import Account
 from services.audit.replay.calendar import instant, period_end, period_start
 from services.audit.replay.charges import LINE_DEFAULTS, Carries, Subscribed, Terms, plan_lines, running_terms
 from services.audit.replay.findings import Area, Findings
+from services.audit.replay.kinds import check_bill, check_statement
 from services.audit.replay.prices import Prices, Raw
 from services.audit.replay.rating import bill_of, statement_of, terms_for
 from services.audit.replay.sharding import log_of
@@ -95,6 +96,7 @@ class Billed:
 
     def _bill_issued(self, position: int, event: Raw) -> None:
         bill = event["bill"]
+        check_bill(bill)
         operator, account = bill["operator"], f"{bill['operator']}/{bill['account']}"
         serial = self._serials[operator] = self._serials.get(operator, 0) + 1
         number = f"{operator}-{bill['period']}-{serial:06d}"
@@ -134,6 +136,7 @@ class Billed:
 
     def _statement_issued(self, position: int, event: Raw) -> None:
         statement = event["statement"]
+        check_statement(statement)
         pair = (statement["home"], statement["serving"])
         digest = sha256_of(statement)
         if digest != event["statement_sha256"]:
@@ -173,10 +176,10 @@ class Billed:
             if account is None:
                 self._wrong("bills", "bill of no account", issued.position, stream, "an opened account", "none")
                 continue
-            self.judged[stream] = issued
-            self._differ(
-                "bills", issued, stream, bill_differences(self.computed(issued, account, metered, prices), issued)
-            )
+            with self._findings.judging("bills", "bill cannot be computed", "billing", issued.position, stream):
+                computed = self.computed(issued, account, metered, prices)
+                self._differ("bills", issued, stream, bill_differences(computed, issued))
+                self.judged[stream] = issued
         self._check_all_billed(accounts)
 
     def computed(self, issued: Issued, account: Account, metered: Metered, prices: Prices) -> Raw:
@@ -263,19 +266,16 @@ class Billed:
                 what = "cut-off of another number of logs"
                 self._wrong("statements", what, issued.position, f"{home}/{serving}", self._shards, cut_offs)
             latest = [max(known, cut_off_at(cut_offs, shard)) for shard, known in enumerate(latest)]
-            expected = statement_of(
-                home,
-                serving,
-                self.period,
-                sum(cut_offs),
-                metered.wholesale.get((home, serving), {}),
-                prices,
-                instant(issued.recorded_at),
-            )
-            if len(cut_offs) > 1:
-                expected["quota_positions"] = cut_offs
-            self.statements_computed[home, serving] = expected
-            self._differ("statements", issued, f"{home}/{serving}", statement_differences(expected, issued))
+            about = f"{home}/{serving}"
+            with self._findings.judging(
+                "statements", "statement cannot be computed", "billing", issued.position, about
+            ):
+                used, known_at = metered.wholesale.get((home, serving), {}), instant(issued.recorded_at)
+                expected = statement_of(home, serving, self.period, sum(cut_offs), used, prices, known_at)
+                if len(cut_offs) > 1:
+                    expected["quota_positions"] = cut_offs
+                self._differ("statements", issued, about, statement_differences(expected, issued))
+                self.statements_computed[home, serving] = expected
         for pair, first in metered.pairs.items():
             due = any(position <= latest[shard] for shard, position in first.items())
             if due and pair not in self.statements:
@@ -308,7 +308,7 @@ def _unequal(expected: Raw, found: Raw, line_defaults: Raw) -> Iterator[tuple[st
         yield "number of lines", len(expected["lines"]), len(found["lines"])
     for n, (want, issued) in enumerate(zip(expected["lines"], found["lines"], strict=False)):
         line = {**line_defaults, **issued}
-        line["usage"] = {name: count for name, count in line["usage"].items() if count}
+        line["usage"] = {name: count for name, count in line.get("usage", {}).items() if count}
         for field in want.keys() | line.keys():
             if field != "text" and want.get(field) != line.get(field):
                 yield f"lines[{n}].{field}", want.get(field), line.get(field)

@@ -12,8 +12,11 @@ _SHANGHAI = timezone(timedelta(hours=8))
 
 
 def instant(text: str) -> datetime:
-    """An aware instant from RFC 3339 text."""
-    return datetime.fromisoformat(text)
+    """An aware instant from RFC 3339 text. Raises ValueError, or TypeError, for what is none."""
+    at = datetime.fromisoformat(text)
+    if at.tzinfo is None:
+        raise ValueError(f"{text!r:.60} is of no time zone")
+    return at
 
 
 def period_and_day(text: str) -> tuple[str, str]:

@@ -13,6 +13,7 @@ import secrets
 from services.audit.replay.account import Account
 from services.audit.replay.findings import Findings
 from services.audit.replay.index import SECRET_BYTES
+from services.audit.replay.kinds import text
 from services.audit.replay.prices import CLASSES, Raw
 
 FIELD_BITS = 64  # of a packed sum: tokens of one class of one call stay far below
@@ -50,7 +51,8 @@ class Calls:
 
     def _key(self, operator: str, call: str, event: Raw) -> int:
         names = (operator, call, event["deployment"], event.get("serving_operator") or operator)
-        hash(names)  # or TypeError, for what cannot be names
+        for name in names:
+            text(name)
         return int.from_bytes(hashlib.blake2b(repr(names).encode(), digest_size=8, key=self.secret).digest(), "big")
 
     def _charged(self, key: int, log: str, position: int, stream: str, event: Raw, settle: bool) -> None:

@@ -6,13 +6,16 @@ first 1,000 are kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Area = Literal["balances", "bills", "statements", "log", "invariants", "calls"]
 DIFFERENCES_MAX = 1_000
 TEXT_MAX = 300
+# What comes of values that are not of the kind that the contract says.
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,15 @@ class Findings:
         if len(self.differences) < DIFFERENCES_MAX:
             shown = (str(expected)[:TEXT_MAX], str(found)[:TEXT_MAX])
             self.differences.append(Difference(area, what, log, position, account, *shown))
+
+    @contextmanager
+    def judging(self, area: Area, what: str, log: str, position: int = 0, account: str = "") -> Iterator[None]:
+        """What is computed within rests on what events say. Where that is nothing to compute with, it is a difference,
+        `what`, and no end of the audit: else one such event would hide all others."""
+        try:
+            yield
+        except MALFORMED as error:
+            self.add(area, what, log, position, account, "events of their kind", repr(error))
 
     @property
     def count(self) -> int:

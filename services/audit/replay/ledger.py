@@ -13,6 +13,7 @@ from services.audit.replay.account import PRIORITY, Account, Grant, Hold
 from services.audit.replay.calendar import instant
 from services.audit.replay.findings import Findings
 from services.audit.replay.invariants import CREDIT, standing
+from services.audit.replay.kinds import whole
 from services.audit.replay.prices import Prices, Raw, rates_of
 from services.audit.replay.requests import Fetch, Requests
 
@@ -224,7 +225,7 @@ class Ledger:
             self._broken("two grants of one name", position, a.stream, "a new name", name)
         expires = e.get("expires_at")
         a.grants[name] = Grant(
-            e["amount"],
+            whole(e["amount"]),
             instant(e["effective_at"]),
             instant(expires) if expires else None,
             e.get("scope"),
@@ -257,10 +258,12 @@ class Ledger:
     def _account_opened(self, position: int, a: Account, e: Raw) -> None:
         if a.status:
             self._broken("account opened twice", position, a.stream, "once", "twice")
+        instant(e["at"])  # raises for what is none
+        whole(e.get("credit_limit", 0))
         a.open(position, e)
 
     def _credit_limit_set(self, _position: int, a: Account, e: Raw) -> None:
-        a.credit_limit = e["credit_limit"]
+        a.credit_limit = whole(e["credit_limit"])
 
     # -- checks -----------------------------------------------------------------------------------------
     def _check_status(self, position: int, a: Account, topic: str) -> None:

@@ -43,6 +43,8 @@ class Card:
         self.key = key
         self.version = version
         self.base = rates_of(item["rates"])
+        if any(type(rate) is not int for rate in self.base):
+            raise TypeError(f"{item['rates']!r:.100} are no rates")
         self.tiers = sorted(
             ((t["above_input_tokens"], rates_of(t["rates"])) for t in item.get("tiers", ())), reverse=True
         )
@@ -83,14 +85,14 @@ class Prices:
             return
         item = event["item"]
         key = "/".join(item[field] for field in fields)
-        versions = self._versions.setdefault((kind, key), [])
         version = Version(
             instant(event["effective_from"]), event["version"], instant(event["recorded_at"]), position, item
         )
-        versions.append(version)
-        versions.sort(key=lambda v: v[:2])
         if kind == "rate card":
             self._cards[f"{key}@{version.number}"] = Card(key, version)
+        versions = self._versions.setdefault((kind, key), [])
+        versions.append(version)
+        versions.sort(key=lambda v: v[:2])
 
     def card(self, reference: str) -> Card | None:
         """The very rate card that a reference names."""

@@ -21,7 +21,7 @@ class Numbered(NamedTuple):
     """A bill as it was issued to `stream` (`operator/account`).
 
     `status`: `stands`, `void`, `billed twice`, `no account`, or `not judged` for one that was issued behind what the
-    audit read.
+    audit read, or that nothing could be computed for.
     """
 
     stream: str
@@ -48,7 +48,7 @@ class Again(NamedTuple):
 
 class Settled(NamedTuple):
     """A statement between two operators, as it was issued and as it was computed again; one that was issued behind what
-    the audit read was not."""
+    the audit read, or for which nothing could be computed, was not."""
 
     home: str
     serving: str

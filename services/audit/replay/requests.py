@@ -11,11 +11,13 @@ from collections.abc import Callable
 
 from services.audit.replay.findings import Findings
 from services.audit.replay.index import Index
+from services.audit.replay.kinds import text
 from services.audit.replay.prices import Raw
 
 Fetch = Callable[[int], tuple[str, Raw]]
 """The stream and content of the event at a position of quota's log."""
 
+_MORE = "more is reversed than was debited"
 # The sweep's events are decided by the state and use up no request.
 SWEPT = {"quota.GrantExpired:1", "quota.ReservationExpired:1"}
 
@@ -66,7 +68,7 @@ class Requests:
 
     def reversed(self, position: int, stream: str, event: Raw) -> None:
         """A debit was given back, in part or whole."""
-        given = self._reversed.setdefault((stream, event["debit"]), Reversed())
+        given = self._reversed.setdefault((stream, text(event["debit"])), Reversed())
         given.position = position
         given.total += event["amount"]
         given.overdrawn += event.get("overdrawn", 0)
@@ -85,10 +87,11 @@ class Requests:
             if at != stream or debit.get("request_id") != name or "usage" not in debit:
                 self._add("reversal of no debit", given.position, stream, "a debit of the account", name)
                 continue
-            drawn: dict[str, int] = dict(debit["draws"])
-            per_grant = all(amount <= drawn.get(grant, 0) for grant, amount in given.by_grant.items())
-            if given.total > debit["amount"] or given.overdrawn > debit.get("overdrawn", 0) or not per_grant:
-                self._add("more is reversed than was debited", given.position, stream, debit["amount"], given.total)
+            with self._findings.judging("invariants", _MORE, self._log, given.position, stream):
+                drawn: dict[str, int] = dict(debit["draws"])
+                per_grant = all(amount <= drawn.get(grant, 0) for grant, amount in given.by_grant.items())
+                if given.total > debit["amount"] or given.overdrawn > debit.get("overdrawn", 0) or not per_grant:
+                    self._add(_MORE, given.position, stream, debit["amount"], given.total)
         self._reversed.clear()
 
     def _add(self, what: str, position: int, account: str, expected: object, found: object) -> None:

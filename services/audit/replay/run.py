@@ -231,18 +231,22 @@ class _Audit:
         return billing.position
 
     def _of_billing(self, position: int, stream: str, topic: str, event: Raw) -> None:
-        self.latest_read = max(self.latest_read, event["recorded_at"])
+        self._recorded(event)
         self.billed.apply(position, stream, topic, event)
+
+    def _recorded(self, event: Raw) -> None:
+        if (text := event["recorded_at"]) > self.latest_read and instant(text):  # raises for what is none
+            self.latest_read = text
 
     def latest(self) -> str:
         """When the last event was recorded that was read."""
         return max((self.latest_read, *(debits.latest for debits in self._debits)))
 
     def _check_subscriptions(self, accounts: Mapping[str, Account]) -> None:
-        text = self.latest()
-        latest = instant(text) if text else EPOCH
-        self.subscriptions.finish(latest, accounts)
-        self.orders.finish(latest, self.heads, accounts)
+        latest = instant(text) if (text := self.latest()) else EPOCH
+        with self.findings.judging("bills", "subscriptions and their orders cannot be judged", "billing"):
+            self.subscriptions.finish(latest, accounts)
+            self.orders.finish(latest, self.heads, accounts)
 
     def _read_all_of_quota(self) -> None:
         for shard in range(len(self.quota_logs)):
@@ -261,7 +265,7 @@ class _Audit:
     def _heard(self, shard: int, position: int, account: Account, topic: str, event: Raw) -> None:
         log = self.quota_logs[shard]
         if position <= self.heads[log]:
-            self.latest_read = max(self.latest_read, event["recorded_at"])
+            self._recorded(event)
         if topic in _OF_GRANTS:
             self.orders.heard(position, account, topic, event, log)
         if topic in _METERED:

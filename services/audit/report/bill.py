@@ -174,7 +174,7 @@ def _rate(line: Raw, prices: Prices) -> m.Html:
     card = prices.card(str(line["rate_card"]))
     if card is None:
         return m.verdict(False, no=f"{line['rate_card']}: not published")
-    rates = ", ".join(f"{rate:,} {name}" for name, rate in zip(CLASSES, card.base, strict=True) if rate)
+    rates = ", ".join(f"{m.whole(rate)} {name}" for name, rate in zip(CLASSES, card.base, strict=True) if rate)
     more = "; others by length" if card.tiers else "; others by time of day" if card.off_peak else ""
     return m.join(m.code(line["rate_card"]), m.element("div", rates, more, cls="quiet"))
 

@@ -135,10 +135,8 @@ def _month(period: str, month: Month) -> Iterator[m.Html]:
     for operator, sums in sorted(month.sums.items()):
         rows.append(_sums_row(m.link(names.listing(month.first[operator]), operator), sums))
         total.plus(sums)
-    titles = ("operator", "bills>", "of them agree>", "void, not judged>", "billed, yuan>", "computed, yuan>")
-    yield m.table(
-        titles, [*rows, _sums_row(m.link(names.listing(1), "all") if month.listings else "all", total, "sum")]
-    )
+    rows.append(_sums_row(m.link(names.listing(1), "all") if month.listings else "all", total, "sum"))
+    yield m.table(_MONTH, rows)
     lists = (m.link(names.listing(n), n) for n in range(1, month.listings + 1))
     yield m.element("p", "The bills, page by page: ", m.Html(" · ".join(lists)))
     yield m.element("p", f"{month.debits:,} debits are shown, each with its proof.")
