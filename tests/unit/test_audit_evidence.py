@@ -8,7 +8,7 @@ import importlib.util
 import random
 import string
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +22,7 @@ from services.audit.evidence.package import MAGIC, Event, Proven
 from shared.errors import AuditFailed
 from shared.transparency.keys import SigningKey, VerifierKey
 from tests.unit.audit_plans import subscribed_months
-from tests.unit.audit_world import EAST, JULY, JUNE, Market, two_months
+from tests.unit.audit_world import EAST, JULY, JUNE, Market
 
 ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
 ROOT = Path(__file__).parents[2]
@@ -38,13 +38,6 @@ def _second_verifier() -> ModuleType:
 
 
 SECOND = _second_verifier()
-
-
-@pytest.fixture(scope="module")
-def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
-    market = two_months(tmp_path_factory.mktemp("market"), seed=5)
-    yield market
-    market.close()
 
 
 def keys_of(market: Market) -> list[VerifierKey]:

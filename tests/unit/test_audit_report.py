@@ -3,7 +3,7 @@ nothing that a log says becomes markup, an address or a file's name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,6 @@ from tests.unit.report_checks import (
 )
 from tests.unit.report_pages import Pages, leaf_of, number, root_of
 from tokengrid import cli
-
-
-@pytest.fixture(scope="module")
-def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
-    made = two_months(tmp_path_factory.mktemp("market"), seed=5)
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="module")
