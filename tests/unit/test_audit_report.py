@@ -13,7 +13,6 @@ import pytest
 from services.audit.replay import Audited
 from services.audit.report import names, write_pages
 from shared.errors import MalformedCommand, SetupFailed, Unavailable
-from tests.unit.audit_plans import subscribed_months
 from tests.unit.audit_world import CATALOGUE, EAST, JULY, JUNE, LONG_AGO, Market, two_months
 from tests.unit.report_checks import (
     audit_of,
@@ -61,21 +60,17 @@ def test_everything_adds_up_from_the_total_to_the_debits(pages: Pages, market: M
     assert {"usage", "late usage"} <= kinds_of(pages)
 
 
-def test_a_month_of_subscriptions_adds_up(tmp_path: Path) -> None:
-    market = subscribed_months(tmp_path / "market")
+def test_a_month_of_subscriptions_adds_up(subscribers: Market, tmp_path: Path) -> None:
     kinds: set[str] = set()
-    try:
-        for period in (JUNE, JULY):
-            folder = tmp_path / period
-            write_pages(audit_of(market.client, period), folder)
-            pages = Pages(folder)
-            check_total(pages)
-            assert sum(check_bill(pages, path) for path in pages.bills())
-            check_links(pages)
-            kinds |= kinds_of(pages)
-        assert {"plan fee", "plan credit", "discount", "usage"} <= kinds
-    finally:
-        market.close()
+    for period in (JUNE, JULY):
+        folder = tmp_path / period
+        write_pages(audit_of(subscribers.client, period), folder)
+        pages = Pages(folder)
+        check_total(pages)
+        assert sum(check_bill(pages, path) for path in pages.bills())
+        check_links(pages)
+        kinds |= kinds_of(pages)
+    assert {"plan fee", "plan credit", "discount", "usage"} <= kinds
 
 
 def test_any_market_adds_up(tmp_path: Path, seed: int) -> None:
