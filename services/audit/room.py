@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from services.audit import trees, witnessed
 from services.audit.keys import key_of
-from services.audit.witnessed import events as log_rows
+from services.audit.stored import log_rows
 from shared.clock import Clock
 from shared.contracts.audit import (
     CheckpointRefused,

@@ -12,25 +12,17 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from services.audit.stored import log_rows
 from shared.contracts.audit import CheckpointRefused, CheckpointSigned, CheckpointWitnessed, Cosign, Refuse
 from shared.contracts.base import decode_event
 from shared.errors import AuditFailed, MalformedCommand
 from shared.eventstore.log import NewEvent
-from shared.eventstore.schema import EVENTS
 from shared.transparency.checkpoint import Checkpoint
 from shared.transparency.keys import COSIGNATURE, VerifierKey
 from shared.transparency.note import Note, verify
 from shared.transparency.refusal import open_refusal
 
-events = sa.table(
-    EVENTS,
-    sa.column("originator_id", sa.Text),
-    sa.column("originator_version", sa.BigInteger),
-    sa.column("topic", sa.Text),
-    sa.column("state", sa.LargeBinary),
-    sa.column("request_key", sa.Text),
-)
-_c = events.c
+_c = log_rows.c
 Witnesses = Sequence[VerifierKey]
 
 

@@ -14,7 +14,19 @@ from services.billing.application import BillingApplication
 from services.billing.questions import Bills, Settlement, UsageOf
 from shared.contracts.base import Usage
 from shared.contracts.billing import BillIssued
-from tests.unit.billing_world import JULY, JUNE, QuotaLog, billing, catalogue, follow, issue, july, june, set_clock
+from tests.unit.billing_world import (
+    JULY,
+    JUNE,
+    QuotaLog,
+    billing,
+    catalogue,
+    follow,
+    issue,
+    july,
+    june,
+    overtake,
+    set_clock,
+)
 
 pytestmark = pytest.mark.servers
 
@@ -86,15 +98,7 @@ def test_the_slower_of_two_replicas_issues_what_is_left(
     for name in "abcdef":
         quota.open(account=name)
     follow(one, quota)
-    append = one.log.append
-    raced: list[Any] = []
-
-    def overtaken(*arguments: Any) -> Any:
-        if not raced:
-            raced.append(issue(other, quota, limit=3))
-        return append(*arguments)
-
-    monkeypatch.setattr(one.log, "append", overtaken)
+    overtake(monkeypatch, one, lambda: issue(other, quota, limit=3))
     issue(one, quota, limit=2)
     bills = [e.event.bill for e in one.log.read(0, 100) if isinstance(e.event, BillIssued)]
     assert [(bill.account, bill.number[-1]) for bill in bills] == list(zip("abcde", "12345", strict=True))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from random import Random
@@ -28,20 +27,13 @@ from tests.simulation.faults import POINTS, Died, Fault, Killed, Process
 from tests.simulation.judge import Judge
 from tests.simulation.market import catalogue, prices
 from tests.simulation.model import due
+from tests.simulation.requests import Request, in_short, name_of, sent
 from tests.unit.quota_world import START, migrated
 
 STEPS = 120
 RETRYABLE = [name for name, error in errors.catalogue().items() if error.retryable]
 WRITING = [point for point in POINTS if point != "projecting"]
 TOLD = 20  # steps that a failure tells of
-
-
-@dataclass(eq=False)
-class Request:
-    """A client's command, sent until it is answered."""
-
-    fields: dict[str, Any]
-    answered: bool = False
 
 
 class World:
@@ -145,17 +137,17 @@ class World:
     def retry(self) -> None:
         if waiting := [r for r in self.requests if not r.answered]:
             request = self.dice.choice(waiting)
-            self.note(f"{_name(request)} is sent again")
+            self.note(f"{name_of(request)} is sent again")
             self.network.append(request)
 
     def duplicate(self) -> None:
         if self.network:
             self.network.append(self.dice.choice(self.network))
-            self.note(f"the network doubles {_name(self.network[-1])}")
+            self.note(f"the network doubles {name_of(self.network[-1])}")
 
     def lose(self) -> None:
         if self.network:
-            self.note(f"the network loses {_name(self._take())}")
+            self.note(f"the network loses {name_of(self._take())}")
 
     def deliver(self) -> None:
         if self.network:
@@ -246,7 +238,7 @@ class World:
         if not self.network:
             self.issue()
         requests = self._batch()
-        self.note(f"  meanwhile it gets {[_name(r) for r in requests]}")
+        self.note(f"  meanwhile it gets {[name_of(r) for r in requests]}")
         return eventlet.spawn(self._ride, process, requests)
 
     def _ride(self, process: Process, requests: list[Request]) -> Exception | None:
@@ -258,29 +250,29 @@ class World:
         except TokengridError as error:
             if not error.retryable:
                 return error
-            self.note(f"  {error.code} for {[_name(r) for r in requests]}")
+            self.note(f"  {error.code} for {[name_of(r) for r in requests]}")
         except Exception as error:  # noqa: BLE001 - whatever it is
             return error
         return None
 
     def _handle(self, process: Process, requests: list[Request], fault: Fault | None) -> None:
         self.in_work = requests
-        with self._faults(process, fault, f"gets {[_name(r) for r in requests]}"):
+        with self._faults(process, fault, f"gets {[name_of(r) for r in requests]}"):
             self._execute(process, requests, may_lose=fault is not None)
 
     def _execute(self, process: Process, requests: list[Request], may_lose: bool) -> None:
         before, now = self.judge.head, process.now
-        answers = process.app.execute([_sent(r) for r in requests])
+        answers = process.app.execute([sent(r) for r in requests])
         self.judge.observe(self.processes)
         told = [(r, a) for r, a in zip(requests, answers, strict=True) if not self._failed(process, a)]
         self.judge.answers([r.fields for r, _ in told], [a for _, a in told], before, now)
         for request, answer in told:
             if may_lose and self.dice.random() < 0.3:
-                self.note(f"  the answer to {_name(request)} is lost")
+                self.note(f"  the answer to {name_of(request)} is lost")
                 continue
             request.answered = True
             self.judge.acknowledged(request.fields, answer)
-            self.note(f"  {_name(request)} is told {_short(answer)}")
+            self.note(f"  {name_of(request)} is told {in_short(answer)}")
             self.refused |= {answer["error"]["code"]} if "error" in answer else set()
 
     @staticmethod
@@ -345,18 +337,3 @@ def run(seed: int, steps: int = STEPS) -> World:
         finally:
             world.close()
         return world
-
-
-def _sent(request: Request) -> dict[str, Any]:
-    return {name: value for name, value in request.fields.items() if value is not None}
-
-
-def _name(request: Request) -> str:
-    fields = request.fields
-    return f"{fields['command']} {fields['account']}:{fields['request_id']}"
-
-
-def _short(answer: dict[str, Any]) -> str:
-    if "error" in answer:
-        return str(answer["error"]["code"])
-    return f"{answer['ok']['kind']} at {answer['ok']['position']}{', again' if answer['ok']['replayed'] else ''}"

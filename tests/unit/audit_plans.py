@@ -6,9 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from services.audit.replay import AuditReport
 from services.billing.questions import Bills
 from services.quota.schemas import Sweep
 from shared.clock import SHANGHAI
+from shared.eventstore.log import LoggedEvent
+from tests.unit.audit_scene import Scene
 from tests.unit.audit_world import CATALOGUE, EAST, JULY, JUNE, LONG_AGO, Market
 
 FEN = 2_500_000  # millipoints
@@ -164,3 +167,16 @@ def subscribed_months(folder: Path) -> Subscribers:
     market.close_period(JULY)
     market.follow_all()
     return market
+
+
+def audit(scene: Scene, period: str = JULY) -> AuditReport:
+    return scene.audit(period, wait_s=0, calls_wait_s=0)
+
+
+def of_bills(report: AuditReport) -> set[tuple[str, str]]:
+    """What was found in the area of bills, and of whom."""
+    return {(d.what, d.account.partition("/")[2]) for d in report.differences if d.area == "bills"}
+
+
+def period(scene: Scene, account: str, number: int = 1) -> LoggedEvent:
+    return scene.first("billing", "PlanPeriodStarted", f'"subscription":"{account}-', f'"number":{number},')

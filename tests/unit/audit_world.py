@@ -26,82 +26,11 @@ from shared.clock import FrozenClock
 from shared.config import Settings
 from shared.contracts.schema import parse
 from shared.errors import InsufficientQuota, MalformedCommand, TokengridError
+from tests.unit.audit_catalogue import ALPHA, CATALOGUE, EAST, LONG_AGO, WEST
 
 JUNE, JULY = "2026-06", "2026-07"
 START = datetime(2026, 6, 1, 2, tzinfo=UTC)
-LONG_AGO = "2025-12-31T16:00:00Z"  # midnight in Shanghai
-EAST, WEST = "east-telecom", "west-mobile"
 PAGE = 1000
-
-
-def deployment(name: str, model: str, operator: str) -> dict[str, Any]:
-    hub = {EAST: "east-hub", WEST: "west-hub"}[operator]
-    fields = {"deployment": name, "model": model, "data_centre": hub, "operator": operator}
-    return fields | {"tokens_per_minute": 900_000_000, "concurrent_calls": 100_000}
-
-
-ALPHA = {
-    "operator": EAST,
-    "model": "alpha",
-    "rates": {"input": 1000, "cached_input": 200, "cache_write": 1000, "output": 4000},
-    "tiers": [{"above_input_tokens": 20_000, "rates": {"input": 1500, "cached_input": 300, "output": 6001}}],
-}
-CATALOGUE: dict[str, Any] = {
-    "regions": [{"region": "coast", "name": "Coast", "latency_ms": {"coast": 2}}],
-    "operators": [
-        {"operator": EAST, "name": "East", "home_region": "coast"},
-        {"operator": WEST, "name": "West", "home_region": "coast"},
-    ],
-    "models": [
-        {"model": "alpha", "family": "a", "developer": "A"},
-        {"model": "beta", "family": "b", "developer": "B"},
-    ],
-    "data_centres": [
-        {"data_centre": "east-hub", "name": "E", "region": "coast", "operator": EAST},
-        {"data_centre": "west-hub", "name": "W", "region": "coast", "operator": WEST},
-    ],
-    "deployments": [
-        deployment("alpha-east", "alpha", EAST),
-        deployment("alpha-west", "alpha", WEST),
-        deployment("beta-west", "beta", WEST),
-    ],
-    "rate_cards": [
-        ALPHA,
-        {
-            "operator": EAST,
-            "model": "beta",
-            "rates": {"input": 777, "output": 2333},
-            "off_peak": [{"from_minute": 1380, "to_minute": 480, "rates": {"input": 333, "output": 1111}}],
-        },
-        {"operator": WEST, "model": "alpha", "rates": {"input": 901, "output": 3607}},
-        {"operator": WEST, "model": "beta", "rates": {"input": 703, "output": 2111}},
-    ],
-    "plans": [
-        {
-            "operator": EAST,
-            "plan": "monthly",
-            "name": "Monthly",
-            "kind": "monthly",
-            "fee_fen": 990,
-            "allowance": 10_000_000,
-        },
-        {"operator": EAST, "plan": "payg", "name": "Payg", "kind": "payg", "points_per_yuan": 230_000},
-        {
-            "operator": WEST,
-            "plan": "family",
-            "name": "Family",
-            "kind": "bundle",
-            "fee_fen": 1290,
-            "allowance": 5_000_000,
-            "bundle": {"product": "5G", "bundle_price_fen": 12900, "token_share_percent": 10},
-        },
-    ],
-    "tariffs": [
-        {"home": EAST, "serving": WEST, "model": "*", "retail_percent": 67, "discount_percent": 7},
-        {"home": EAST, "serving": WEST, "model": "beta", "rates": {"input": 401, "output": 1303}},
-        {"home": WEST, "serving": EAST, "model": "*", "retail_percent": 71},
-    ],
-}
 
 
 class InProcess:
@@ -197,6 +126,11 @@ class Market:
     def close(self) -> None:
         for app in (self.catalog, self.quota, self.routing, self.billing, self.audit):
             app.close()
+
+    def heads(self) -> dict[str, list[int]]:
+        """How long the logs are, except audit's own: an audit has heads signed."""
+        logs = {log: getattr(self, log).shards for log in ("catalog", "quota", "routing", "billing")}
+        return {log: [shard.log.head() for shard in shards] for log, shards in logs.items()}
 
     def follow(self) -> None:
         """Every follower up to the head."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from services.billing.application import BillingApplication
 from services.billing.domain.metering import Heard, Sums, fold
@@ -17,7 +19,7 @@ from shared.config import Settings
 from shared.contracts import catalog as c
 from shared.contracts import quota as q
 from shared.contracts.base import TOKEN_CLASSES, Event, Rates, Usage, encode_event
-from shared.contracts.billing import Bill, BillIssued, TokenSums
+from shared.contracts.billing import Bill, BillIssued, BillLine, TokenSums
 from shared.eventstore.log import EventLog, LoggedEvent
 
 MAY = "2026-05"
@@ -273,3 +275,35 @@ def kinds(bill: dict[str, Any]) -> list[tuple[str, int]]:
 def issued(log: EventLog) -> list[Bill]:
     """All bills, in the order in which they were issued."""
     return [e.event.bill for e in log.read(0, 5000) if isinstance(e.event, BillIssued)]
+
+
+def overtake(patch: pytest.MonkeyPatch, slow: BillingApplication, quick: Callable[[], Any]) -> list[Any]:
+    """Once, another replica commits between this one's decision and its commit. Its answer comes into the list."""
+    append, answers = slow.log.append, []
+
+    def overtaken(*arguments: Any) -> Any:
+        if not answers:
+            answers.append(quick())
+        return append(*arguments)
+
+    patch.setattr(slow.log, "append", overtaken)
+    return answers
+
+
+def bill(*lines: BillLine, **fields: Any) -> Bill:
+    made: dict[str, Any] = {
+        "number": "sh-telecom-2026-06-000001",
+        "operator": "sh-telecom",
+        "account": "a1",
+        "period": "2026-06",
+        "lines": lines,
+        "total_fen": sum(one.fen for one in lines),
+        "vat_percent": 6,
+        "vat_fen": 0,
+        "calls": 0,
+        "tokens": 0,
+        "debited": 0,
+        "quota_position": 1,
+        "catalog_position": 1,
+    }
+    return Bill(**(made | fields))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from services.billing.focus.rows import bill_rows, focus_csv
 from shared.contracts.billing import Bill, BillLine, TokenSums
+from tests.unit.billing_world import bill
 
 FEN = 2_500_000  # millipoints at list price
 MILLION = 1_000_000_000  # a million points
@@ -35,25 +36,6 @@ def used(points: int, to_pay_fen: int = 0, model: str = "kimi", kind: str = "usa
         amount=points * 1000 + charged,
         charged=charged,
     )
-
-
-def bill(*lines: BillLine, **fields: Any) -> Bill:
-    made: dict[str, Any] = {
-        "number": "sh-telecom-2026-06-000001",
-        "operator": "sh-telecom",
-        "account": "a1",
-        "period": "2026-06",
-        "lines": lines,
-        "total_fen": sum(one.fen for one in lines),
-        "vat_percent": 6,
-        "vat_fen": 0,
-        "calls": 0,
-        "tokens": 0,
-        "debited": 0,
-        "quota_position": 1,
-        "catalog_position": 1,
-    }
-    return Bill(**(made | fields))
 
 
 EVERY_KIND = bill(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -195,3 +195,11 @@ class World:
             for e in self.events(s.PlanPeriodStarted)
             if (e.subscription, e.number) not in gone
         ]
+
+
+def opened(folder: Path, **chosen: Any) -> Iterator[World]:
+    """For a fixture: the world with its account, closed when the test has ended. `chosen`: settings."""
+    made = World(folder, **chosen)
+    made.open()
+    yield made
+    made.close()

@@ -8,7 +8,7 @@ import importlib.util
 import random
 import string
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,8 +21,7 @@ from services.audit.evidence import Evidence, collect, pack, render_html, unpack
 from services.audit.evidence.package import MAGIC, Event, Proven
 from shared.errors import AuditFailed
 from shared.transparency.keys import SigningKey, VerifierKey
-from tests.unit.audit_plans import subscribed_months
-from tests.unit.audit_world import EAST, JULY, JUNE, Market, two_months
+from tests.unit.audit_world import EAST, JULY, JUNE, Market
 
 ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
 ROOT = Path(__file__).parents[2]
@@ -38,13 +37,6 @@ def _second_verifier() -> ModuleType:
 
 
 SECOND = _second_verifier()
-
-
-@pytest.fixture(scope="module")
-def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
-    market = two_months(tmp_path_factory.mktemp("market"), seed=5)
-    yield market
-    market.close()
 
 
 def keys_of(market: Market) -> list[VerifierKey]:
@@ -108,19 +100,15 @@ def test_every_bill_of_a_market_is_proven(market: Market, keys: list[VerifierKey
             assert not refused(data, keys)
 
 
-def test_bills_of_subscriptions_are_proven(tmp_path: Path) -> None:
-    market = subscribed_months(tmp_path)
-    try:
-        keys = keys_of(market)
-        found = [number for period in (JUNE, JULY) for number in numbers(market, period)]
-        assert len(found) > 5
-        for number in found:
-            data = pack(collect(market.client, number))
-            verdict = verify(unpack(data), keys)
-            assert verdict.ok, (number, verdict.differences)
-            assert not refused(data, keys)
-    finally:
-        market.close()
+def test_bills_of_subscriptions_are_proven(subscribers: Market) -> None:
+    keys = keys_of(subscribers)
+    found = [number for period in (JUNE, JULY) for number in numbers(subscribers, period)]
+    assert len(found) > 5
+    for number in found:
+        data = pack(collect(subscribers.client, number))
+        verdict = verify(unpack(data), keys)
+        assert verdict.ok, (number, verdict.differences)
+        assert not refused(data, keys)
 
 
 def test_what_became_of_the_bill_is_told(market: Market, keys: list[VerifierKey]) -> None:

@@ -3,7 +3,7 @@ nothing that a log says becomes markup, an address or a file's name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import pytest
 from services.audit.replay import Audited
 from services.audit.report import names, write_pages
 from shared.errors import MalformedCommand, SetupFailed, Unavailable
-from tests.unit.audit_plans import subscribed_months
 from tests.unit.audit_world import CATALOGUE, EAST, JULY, JUNE, LONG_AGO, Market, two_months
 from tests.unit.report_checks import (
     audit_of,
@@ -30,13 +29,6 @@ from tests.unit.report_checks import (
 )
 from tests.unit.report_pages import Pages, leaf_of, number, root_of
 from tokengrid import cli
-
-
-@pytest.fixture(scope="module")
-def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
-    made = two_months(tmp_path_factory.mktemp("market"), seed=5)
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="module")
@@ -68,21 +60,17 @@ def test_everything_adds_up_from_the_total_to_the_debits(pages: Pages, market: M
     assert {"usage", "late usage"} <= kinds_of(pages)
 
 
-def test_a_month_of_subscriptions_adds_up(tmp_path: Path) -> None:
-    market = subscribed_months(tmp_path / "market")
+def test_a_month_of_subscriptions_adds_up(subscribers: Market, tmp_path: Path) -> None:
     kinds: set[str] = set()
-    try:
-        for period in (JUNE, JULY):
-            folder = tmp_path / period
-            write_pages(audit_of(market.client, period), folder)
-            pages = Pages(folder)
-            check_total(pages)
-            assert sum(check_bill(pages, path) for path in pages.bills())
-            check_links(pages)
-            kinds |= kinds_of(pages)
-        assert {"plan fee", "plan credit", "discount", "usage"} <= kinds
-    finally:
-        market.close()
+    for period in (JUNE, JULY):
+        folder = tmp_path / period
+        write_pages(audit_of(subscribers.client, period), folder)
+        pages = Pages(folder)
+        check_total(pages)
+        assert sum(check_bill(pages, path) for path in pages.bills())
+        check_links(pages)
+        kinds |= kinds_of(pages)
+    assert {"plan fee", "plan credit", "discount", "usage"} <= kinds
 
 
 def test_any_market_adds_up(tmp_path: Path, seed: int) -> None:

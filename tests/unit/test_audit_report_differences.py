@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,6 @@ from tests.unit.report_checks import (
     sum_row,
 )
 from tests.unit.report_pages import Pages, leaf_of, number, root_of
-
-
-@pytest.fixture(scope="module")
-def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
-    made = two_months(tmp_path_factory.mktemp("market"), seed=5)
-    yield made
-    made.close()
 
 
 # -- what differs -----------------------------------------------------------------------------------

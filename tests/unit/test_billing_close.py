@@ -26,6 +26,7 @@ from tests.unit.billing_world import (
     issued,
     july,
     june,
+    overtake,
     set_clock,
 )
 
@@ -183,16 +184,7 @@ class TestTwoReplicas:
         one, other = billing(tmp_path), billing(tmp_path, now=july(1, 3))
         quota = accounts(QuotaLog(), *"abcdef")
         follow(one, quota)
-        append = one.log.append
-        raced: list[Any] = []
-
-        def overtaken(*arguments: Any) -> Any:
-            """The other replica commits between this one's decision and its commit."""
-            if not raced:
-                raced.append(issue(other, quota, limit=3))
-            return append(*arguments)
-
-        monkeypatch.setattr(one.log, "append", overtaken)
+        raced = overtake(monkeypatch, one, lambda: issue(other, quota, limit=3))
         answer = issue(one, quota, limit=2)
         assert raced[0]["numbers"] == ["sh-telecom-2026-06-000001", "sh-telecom-2026-06-000003"]
         assert answer["numbers"] == ["sh-telecom-2026-06-000004", "sh-telecom-2026-06-000005"]

@@ -12,6 +12,7 @@ import pytest
 from services.billing.chart import OTHERS, colours, month_chart
 from services.billing.page import KINDS, render_bill
 from shared.contracts.billing import Bill, BillIssued, BillLine, CreditNoteIssued, LineKind, TokenSums
+from tests.unit.billing_world import bill as any_bill
 from tests.unit.billing_world import july
 
 HOSTILE = "</style><script>alert('x')</script>{{ 7*7 }}<img src=x onerror=alert(1)>&amp;"
@@ -19,23 +20,8 @@ DATES = [f"2026-06-{day:02d}" for day in range(1, 31)]
 
 
 def bill(*lines: BillLine, **fields: Any) -> Bill:
-    total = sum(line.fen for line in lines)
-    made: dict[str, Any] = {
-        "number": "sh-telecom-2026-06-000001",
-        "operator": "sh-telecom",
-        "account": "a1",
-        "period": "2026-06",
-        "lines": lines,
-        "total_fen": total,
-        "vat_percent": 6,
-        "vat_fen": 6,
-        "calls": 3,
-        "tokens": 12345,
-        "debited": 2_500_000,
-        "quota_position": 1234,
-        "catalog_position": 56,
-    }
-    return Bill(**(made | fields))
+    told = {"vat_fen": 6, "calls": 3, "tokens": 12345, "debited": 2_500_000}
+    return any_bill(*lines, **(told | {"quota_position": 1234, "catalog_position": 56} | fields))
 
 
 USAGE = BillLine(

@@ -11,15 +11,12 @@ from shared.contracts import subscriptions as s
 from shared.errors import (
     TrialUsed,
 )
-from tests.unit.subscription_world import OPERATOR, POINT, World, plan
+from tests.unit.subscription_world import OPERATOR, POINT, World, opened, plan
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    made.open()
-    yield made
-    made.close()
+    yield from opened(tmp_path)
 
 
 class TestTaking:
@@ -300,10 +297,7 @@ class TestRollover:
 class TestAhead:
     @pytest.fixture
     def world(self, tmp_path: Path) -> Iterator[World]:
-        made = World(tmp_path, subscribe_ahead_s=7200)
-        made.open()
-        yield made
-        made.close()
+        yield from opened(tmp_path, subscribe_ahead_s=7200)
 
     def test_the_next_periods_points_are_there_at_midnight_and_not_before(self, world: World) -> None:
         world.take("small")

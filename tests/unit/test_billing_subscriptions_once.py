@@ -20,15 +20,12 @@ from shared.errors import (
     UnknownPlan,
     UnknownSubscription,
 )
-from tests.unit.subscription_world import OPERATOR, World
+from tests.unit.subscription_world import OPERATOR, World, opened
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    made.open()
-    yield made
-    made.close()
+    yield from opened(tmp_path)
 
 
 class TestOnce:

@@ -165,9 +165,9 @@ def test_a_hold_counts_from_a_settlement_that_is_dated_before_it(world: World) -
     assert (world.balance(at=minutes(5))["available"], world.balance(at=minutes(5))["reserved"]) == (900_000, 0)
 
 
-def test_points_that_were_given_back_count_from_the_debit_that_takes_them(world: World) -> None:
-    """All is held until minute 10; what was recorded later says that at minute 5 it was spent."""
-    world.open(points=1_000_000)
+def _held_and_spent(world: World, points: int) -> None:
+    """A million is held in minutes 1 to 10. A debit of as much is dated minute 5, and recorded in minute 11."""
+    world.open(points=points)
     at(world, 1)
     world.do("reserve", request_id="h", model="kimi-k2.5", amount=1_000_000, ttl_s=3600)
     at(world, 10)
@@ -175,20 +175,18 @@ def test_points_that_were_given_back_count_from_the_debit_that_takes_them(world:
     at(world, 11)
     world.do("debit", model="kimi-k2.5", usage={"input": 1000}, occurred_at=minutes(5).isoformat())
     at(world, 20)
+
+
+def test_points_that_were_given_back_count_from_the_debit_that_takes_them(world: World) -> None:
+    """All is held until minute 10; what was recorded later says that at minute 5 it was spent."""
+    _held_and_spent(world, points=1_000_000)
     assert world.balance(at=minutes(4))["reserved"] == 1_000_000
     assert (world.balance(at=minutes(5))["reserved"], grant_at(world, minutes(5))["debited"]) == (0, 1_000_000)
 
 
 def test_what_it_does_not_need_does_not_count_sooner(world: World) -> None:
     """There was enough left beside what was held: the release stays where it was."""
-    world.open(points=2_000_000)
-    at(world, 1)
-    world.do("reserve", request_id="h", model="kimi-k2.5", amount=1_000_000, ttl_s=3600)
-    at(world, 10)
-    world.do("release", reservation="h")
-    at(world, 11)
-    world.do("debit", model="kimi-k2.5", usage={"input": 1000}, occurred_at=minutes(5).isoformat())
-    at(world, 20)
+    _held_and_spent(world, points=2_000_000)
     assert world.balance(at=minutes(5))["reserved"] == 1_000_000
     assert grant_at(world, minutes(5))["available"] == 0
 

@@ -14,18 +14,12 @@ from urllib.parse import quote
 import sqlalchemy as sa
 
 from services.audit.sources.asked import Source, no_such_shard
+from services.audit.stored import log_rows
 from shared.errors import AuditFailed, SetupFailed, Unavailable
-from shared.eventstore.schema import EVENTS
 
 ORDER = ("audit", "quota", "billing", "routing", "catalog")
-_events = sa.table(
-    EVENTS,
-    sa.column("position", sa.BigInteger),
-    sa.column("originator_id", sa.Text),
-    sa.column("originator_version", sa.BigInteger),
-    sa.column("topic", sa.Text),
-    sa.column("state", sa.LargeBinary),
-)
+_c = log_rows.c
+_ROW = (_c.position, _c.originator_id, _c.originator_version, _c.topic, _c.state)
 
 
 class SnapshotSource(Source):
@@ -46,7 +40,7 @@ class SnapshotSource(Source):
         return self._heads[log]
 
     def events(self, log: str, after: int, limit: int) -> Sequence[tuple[int, str, int, str, str]]:
-        chosen = sa.select(_events).where(_events.c.position > after).order_by(_events.c.position).limit(limit)
+        chosen = sa.select(*_ROW).where(_c.position > after).order_by(_c.position).limit(limit)
         try:
             rows = self._connections[log].execute(chosen).all()
         except sa.exc.SQLAlchemyError as error:
@@ -55,7 +49,7 @@ class SnapshotSource(Source):
 
     def _head(self, log: str) -> int:
         try:
-            return self._connections[log].execute(sa.select(sa.func.max(_events.c.position))).scalar() or 0
+            return self._connections[log].execute(sa.select(sa.func.max(_c.position))).scalar() or 0
         except sa.exc.SQLAlchemyError as error:
             raise _unreadable(log, error) from None
 
