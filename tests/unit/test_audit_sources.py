@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,15 +12,12 @@ from services.audit.replay import AuditReport, run_audit
 from services.audit.report import render_html
 from services.audit.sources import snapshot, urls_in
 from shared.errors import MalformedCommand, SetupFailed, TokengridError
-from tests.unit.audit_world import JULY, Market, two_months
+from tests.unit.audit_world import JULY, Market
 
 
-@pytest.fixture(scope="module")
-def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
-    made = two_months(tmp_path_factory.mktemp("market"), seed=5, events=60)
-    made.audit.seal({"log": "quota", "position": 0})
-    yield made
-    made.close()
+@pytest.fixture(scope="module", autouse=True)
+def _sealed(market: Market) -> None:
+    market.audit.seal({"log": "quota", "position": 0})
 
 
 def alike(report: AuditReport) -> dict[str, object]:

@@ -12,9 +12,17 @@ import pytest
 from services.audit.replay import run_audit
 from shared.errors import MalformedCommand
 from shared.sharding import log_of, shard_of
-from tests.unit.audit_world import EAST, JULY, JUNE, two_months
+from tests.unit.audit_world import EAST, JULY, JUNE, Market, two_months
 
 SHARDS = 4
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
+    """For those who only ask: two shards."""
+    made = two_months(tmp_path_factory.mktemp("market"), seed=1, events=20, shards=2)
+    yield made
+    made.close()
 
 
 def test_bills_statements_and_the_audit_agree_over_shards(tmp_path: Path, seed: int) -> None:
@@ -44,23 +52,15 @@ def test_the_audit_finds_an_account_in_a_log_that_is_not_its_own(tmp_path: Path)
     market.close()
 
 
-def test_the_audit_finds_a_shard_that_nobody_follows(tmp_path: Path) -> None:
-    market = two_months(tmp_path, seed=1, events=20, shards=2)
+def test_the_audit_finds_a_shard_that_nobody_follows(market: Market) -> None:
     keys = market.audit.status()["verifier_keys"]
     del keys["quota-1"]
     report = run_audit(market.client, JULY, verifier_keys=keys, wait_s=0.1, calls_wait_s=0.1)
     assert "quota has more shards than are followed" in {d.what for d in report.differences}
-    market.close()
 
 
 class TestBilling:
     """The close of a month over shards."""
-
-    @pytest.fixture(scope="class")
-    def market(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-        made = two_months(tmp_path_factory.mktemp("market"), seed=1, events=20, shards=2)
-        yield made
-        made.close()
 
     @pytest.mark.parametrize(
         ("method", "fields", "complaint"),
