@@ -66,9 +66,8 @@ class NewEvent(msgspec.Struct, gc=False):
 
     def logged(self) -> LoggedEvent:
         """Once it is stored, as it would be read from the log, but for reading its text."""
-        made = _AtHand(self.position, self.stream, self.version, self.topic, self.state.decode(), self.trace)
-        made.decided = self.event
-        return made
+        logged = LoggedEvent(self.position, self.stream, self.version, self.topic, self.state.decode(), self.trace)
+        return logged.at_hand(self.event)
 
 
 class LoggedEvent(NamedTuple):
@@ -85,6 +84,12 @@ class LoggedEvent(NamedTuple):
     def event(self) -> Event:
         return decode_event(self.topic, self.state)
 
+    def at_hand(self, event: Event | None = None) -> LoggedEvent:
+        """The same, with its `event` kept: each time it is asked for, it would be read anew."""
+        kept = _AtHand(*self)
+        kept.kept = event or self.event
+        return kept
+
     @property
     def fields(self) -> dict[str, Any]:
         """The event's fields as plain values, as they read today."""
@@ -95,11 +100,11 @@ class LoggedEvent(NamedTuple):
 
 
 class _AtHand(LoggedEvent):
-    decided: Event
+    kept: Event
 
     @property
     def event(self) -> Event:
-        return self.decided
+        return self.kept
 
 
 class JsonMapper(Mapper[str]):

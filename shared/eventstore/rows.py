@@ -24,7 +24,7 @@ def insert(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[st
         names = list(rows[0])
         connection.execute(sa.insert(table).from_select(names, sa.select(*_arrays(table, names))), _columns(rows))
     elif rows:
-        connection.execute(sa.insert(table), rows)
+        _execute_each(connection, sa.insert(table), table, _columns(rows))
 
 
 def of_each(
