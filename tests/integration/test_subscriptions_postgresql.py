@@ -55,7 +55,7 @@ def test_two_processes_on_postgresql_do_what_two_on_sqlite_do(
     try:
         found = season(there, seed)
         assert found == season(here, seed)
-        assert len(found) > 15
+        assert len(found) > 4  # mostly dozens; a dozen if by chance all plans end early
     finally:
         here.close()
         there.close()
