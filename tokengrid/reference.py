@@ -213,14 +213,14 @@ def _prose(thing: Any) -> str:
 def main(arguments: list[str]) -> int:
     made = pages()
     if "--check" in arguments:
-        found = {p.name: p.read_text() for p in FOLDER.glob("*.md") if p.name not in HAND_WRITTEN}
+        found = {p.name: p.read_text(encoding="utf-8") for p in FOLDER.glob("*.md") if p.name not in HAND_WRITTEN}
         stale = sorted(name for name in {*made, *found} if made.get(name) != found.get(name))
         if stale:
             print(f"docs/reference is stale: {', '.join(stale)}. Run `make docs`.", file=sys.stderr)  # noqa: T201
         return 1 if stale else 0
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, content in made.items():
-        (FOLDER / name).write_text(content)
+        (FOLDER / name).write_text(content, encoding="utf-8")
     return 0
 
 

@@ -114,7 +114,8 @@ def _passing(url: str) -> sa.Engine:
 
     @sa.event.listens_for(made, "connect")
     def _on_connect(connection: Any, _record: Any) -> None:
-        connection.execute("PRAGMA synchronous=OFF")
+        for pragma in ("synchronous=OFF", "cache_size=-65536"):
+            connection.execute(f"PRAGMA {pragma}")
 
     return made
 

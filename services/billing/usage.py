@@ -16,7 +16,16 @@ from typing import Any
 import sqlalchemy as sa
 
 from services.billing import tables as t
-from services.billing.domain.metering import Kind, Metering, UsageRow, fold_log, microseconds, on_time, wholesale
+from services.billing.domain.metering import (
+    SUMMED,
+    Kind,
+    Metering,
+    UsageRow,
+    fold_log,
+    microseconds,
+    on_time,
+    wholesale,
+)
 from services.billing.tables import add_up, add_up_columns
 from shared.clock import period_of
 from shared.contracts import quota as q
@@ -27,7 +36,6 @@ from shared.sharding import shard_named
 
 FOLDED = 1000  # events, before others get their turn
 PARTS, PARTED = 12, 4000  # a page of so many events is taken in parts
-SUMMED = ("calls", *t.TOKENS, "amount")
 SUMS = (*SUMMED, "charged", "trace")
 _sums = attrgetter(*SUMS)
 

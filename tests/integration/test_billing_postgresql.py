@@ -9,7 +9,9 @@ from typing import Any
 
 import msgspec
 import pytest
+import sqlalchemy as sa
 
+from services.billing import reading
 from services.billing.application import BillingApplication
 from services.billing.questions import Bills, Settlement, UsageOf
 from shared.contracts.base import Usage
@@ -124,3 +126,23 @@ def test_a_page_in_parts_is_taken_whole_or_not_at_all(
         assert app.follow_quota(page) == quota.head
         days = [app.usage(UsageOf(operator="sh", account=f"a{n}", period=JUNE))["days"] for n in range(20)]
         assert [day["usage"]["input"] for (day,) in days] == [5] * 20
+
+
+def test_what_some_bills_are_made_of_is_looked_up_before_there_are_statistics(
+    tmp_path: Path, postgres_database: str
+) -> None:
+    quota, names = QuotaLog("sh"), [f"a{number:04d}" for number in range(1500)]
+    for name in names:
+        quota.open(account=name)
+        quota.grant("purchase", 1000, account=name, price_fen=5)
+        quota.debit(june(3), Usage(input=5), overdrawn=7, account=name)
+    with closing(billing(tmp_path, database=postgres_database)) as app:
+        follow(app, quota, page=quota.head)
+        with reading.snapshot(app.engine) as connection:
+            some = reading.accounts(connection, "sh", names[::10])
+            assert len(reading.inputs(connection, "sh", JUNE, quota.head, some)) == len(some) == 150
+            met = connection.execute(
+                sa.text("SELECT relname, seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables")
+            )
+            rows = {table: count for table, count in met if table in ("accounts", "usage", "grants")}
+    assert rows == {"accounts": 150, "usage": 150, "grants": 150}, "rows that PostgreSQL looked at"

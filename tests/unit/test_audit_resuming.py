@@ -214,8 +214,14 @@ def test_a_state_with_something_missing_is_refused(world: World, kept: bytes) ->
         spoiled = state.decode(kept)
         place = chance.choice([spoiled, spoiled["parts"], spoiled["readers"]["quota"], spoiled["ledgers"][0]])
         del place[chance.choice([name for name in place if name != "about"])]
-        with pytest.raises(SetupFailed):
-            audited(ArchiveSource(world.archive), Keep(state.encode(spoiled)))
+        refused(world, spoiled)
+    for audit in (None, 7, {}, {"position": "1"}):
+        refused(world, state.decode(kept) | {"audit": audit})
+
+
+def refused(world: World, spoiled: dict[str, Any]) -> None:
+    with pytest.raises(SetupFailed, match="not the state of a replay"):
+        audited(ArchiveSource(world.archive), Keep(state.encode(spoiled)))
 
 
 # -- its folder -----------------------------------------------------------------------------------------

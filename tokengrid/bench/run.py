@@ -108,8 +108,8 @@ def _replayed(folder: Path, stores: Sequence[str], progress: Progress) -> list[R
 def keep(folder: Path, rows: Sequence[Row]) -> Path:
     """The figures for programs and as a picture; returns the former's path."""
     latest = folder / "latest.json"
-    latest.write_text(json.dumps({"rows": [_kept(row) for row in rows]}, indent=2) + "\n")
-    (folder / "latest.svg").write_text(chart.rates(rows))
+    latest.write_text(json.dumps({"rows": [_kept(row) for row in rows]}, indent=2) + "\n", encoding="utf-8")
+    (folder / "latest.svg").write_text(chart.rates(rows), encoding="utf-8")
     return latest
 
 

@@ -45,7 +45,7 @@ def evidence(
     verdict = verify(made, [VerifierKey.parse(keys[proven.log]) for proven in made.logs])
     target.write_bytes(data)
     if html is not None:
-        html.write_text(render_html(made, verdict))
+        html.write_text(render_html(made, verdict), encoding="utf-8", errors="replace")
     events = sum(len(proven.events) for proven in made.logs)
     typer.echo(f"{target}: {len(data):,} bytes, {events:,} events, {_word(verdict)}")
     for proven in made.logs:
@@ -76,7 +76,7 @@ def verify_file(
     witnesses = [VerifierKey.parse(text) for text in witness or ()]
     verdict = verify(found, [VerifierKey.parse(text) for text in key], witnesses, witnesses_min)
     if html is not None:
-        html.write_text(render_html(found, verdict))
+        html.write_text(render_html(found, verdict), encoding="utf-8", errors="replace")
     if json:
         print_json(_as_dict(verdict))
     else:

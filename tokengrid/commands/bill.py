@@ -132,7 +132,7 @@ def html(
     """Write one bill as a printable page."""
     with asking(against, var) as ask:
         page = ask("billing", "bill_page", number=number)
-    file.write_text(page["html"])
+    file.write_text(page["html"], encoding="utf-8")
     typer.echo(f"{file}: bill {number}")
 
 

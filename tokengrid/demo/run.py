@@ -117,9 +117,9 @@ def run(options: Options, screen: Screen) -> Outcome:
             "rss_mb_max": rss_mb_max(),
         }
         files["audit"] = folder / "audit.html"
-        files["audit"].write_text(render_html(audited))
+        files["audit"].write_text(render_html(audited), encoding="utf-8", errors="replace")
         files["report"] = folder / "report.json"
-        files["report"].write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        files["report"].write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return Outcome(report, audited.ok, settlement, files, (chosen.bill.operator, chosen.bill.account))
 
 
@@ -284,7 +284,7 @@ def _wipe(folder: Path) -> None:
         raise SetupFailed(f"{folder} holds something that no demo has left there: choose another --var.")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    (folder / MARKER).write_text("Made by `tokengrid demo`, which starts by removing this folder.\n")
+    (folder / MARKER).write_text("Made by `tokengrid demo`, which starts by removing this folder.\n", encoding="utf-8")
 
 
 def _calls(options: Options, source: Reader | None) -> Iterable[Call]:
@@ -331,6 +331,6 @@ def _write(folder: Path, client: Client, settlement: dict[str, Any], chosen: Bil
     """The settlement and one bill beside the databases."""
     files = {"bill": folder / "bill.html", "settlement": folder / "settlement.json"}
     page = client.call("billing", "bill_page", number=chosen.bill.number, retries=RETRIES)
-    files["bill"].write_text(page["html"])
-    files["settlement"].write_text(json.dumps(settlement, indent=1, ensure_ascii=False) + "\n")
+    files["bill"].write_text(page["html"], encoding="utf-8")
+    files["settlement"].write_text(json.dumps(settlement, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return files

@@ -184,7 +184,7 @@ class RabbitMQ:
             (self.folder / name).mkdir(exist_ok=True, mode=0o700)
         if "password" not in self._state:
             self._state |= {"password": secrets.token_hex(16), "node": f"tokengrid-{secrets.token_hex(4)}@localhost"}
-        (self.folder / "etc" / "enabled_plugins").write_text("[].\n")
+        (self.folder / "etc" / "enabled_plugins").write_text("[].\n", encoding="utf-8")
         self._write_definitions()
 
     def _choose_ports(self) -> None:

@@ -92,7 +92,7 @@ def decode(data: bytes) -> dict[str, Any]:
     """Raises SetupFailed for what is no state."""
     try:
         found = _Reader(io.BytesIO(data)).load()
-        if not isinstance(found, dict):
+        if not isinstance(found, dict) or not isinstance(found["audit"]["position"], int):
             raise TypeError(type(found).__name__)
     except BROKEN as error:
         raise SetupFailed(f"This is not the state of a replay ({error!r:.200}): remove it, or name another.") from None

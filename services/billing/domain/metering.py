@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from services.billing.domain.metered import Debit, Readers, Reversal
 from shared.clock import day_of, period_bounds, period_of
 from shared.contracts import quota as q
-from shared.contracts.base import Event, encode_event
+from shared.contracts.base import TOKEN_CLASSES, Event, encode_event
 
 # Events carry the clock of whichever quota process recorded them; clocks of one installation differ by
 # less than this, and a commit takes less.
@@ -29,7 +29,7 @@ PLAN_GRANTS = "plan/"
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 HOUR = len("2026-06-18T00")
-PAIR_SUMS = ("calls", "input", "cached_input", "cache_write", "output", "amount")
+SUMMED = ("calls", *TOKEN_CLASSES, "amount")  # between two operators; of an account, what it is charged as well
 
 Logged = tuple[int, str, int, str, str | bytes, str | None]  # position, stream, version, topic, state, trace
 Closed = Callable[[str], Collection[str]]  # from a period to the operators that have bills for it
@@ -133,7 +133,7 @@ class Metering:
     def row(self, hour: Hour, stream: str, position: int, recorded_at: str) -> Sums:
         """A row for a debit of this hour, remembered there if the next may be summed in it as well."""
         row = Sums()
-        if recorded_at >= hour.before or operator_of(stream) in self._closed(hour.kind.period):
+        if recorded_at >= hour.before or home_of(stream) in self._closed(hour.kind.period):
             self._late.append(UsageRow(stream, hour.kind, position, row))
         else:
             hour.rows[stream] = row
@@ -228,10 +228,10 @@ def wholesale(usage: Iterable[UsageRow]) -> dict[WholesaleKey, Sums]:
     found: dict[WholesaleKey, Sums] = {}
     for stream, kind, segment, sums in usage:
         serving = kind.serving_operator
-        if serving and serving != (home := operator_of(stream)):
+        if serving and serving != (home := home_of(stream)):
             key = WholesaleKey(home, serving, kind.period, kind.model, kind.day, segment)
             pair = found.setdefault(key, Sums())
-            for name in PAIR_SUMS:
+            for name in SUMMED:
                 setattr(pair, name, getattr(pair, name) + getattr(sums, name))
     return found
 
@@ -241,12 +241,13 @@ def on_time(usage: Iterable[UsageRow]) -> dict[tuple[str, str], int]:
     last: dict[tuple[str, str], int] = {}
     for stream, kind, segment, sums in usage:
         if not segment:
-            of = operator_of(stream), kind.period
+            of = home_of(stream), kind.period
             last[of] = max(last.get(of, 0), sums.last)
     return last
 
 
-def operator_of(stream: str) -> str:
+def home_of(stream: str) -> str:
+    """The operator whose account a stream of quota's log is of."""
     return stream.partition("/")[0]
 
 
