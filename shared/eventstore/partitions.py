@@ -36,7 +36,7 @@ class Partition(NamedTuple):
 
 
 def partitions(connection: Connection) -> list[Partition]:
-    """All of them, in the order of their positions."""
+    """All of them, in the order of their positions; without those that somebody drops while we ask."""
     found = connection.execute(
         "SELECT c.relname, pg_get_expr(c.relpartbound, c.oid) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
         " WHERE i.inhparent = 'events'::regclass"
@@ -44,6 +44,8 @@ def partitions(connection: Connection) -> list[Partition]:
     made = []
     for row in found:
         table, bounds = row.values() if isinstance(row, dict) else row
+        if bounds is None:  # dropped since our snapshot, which still lists it
+            continue
         match = _BOUNDS.match(bounds)
         assert match is not None, f"{table} is no partition of ours: {bounds}"
         made.append(Partition(table, int(match[1]), int(match[2]) - 1))

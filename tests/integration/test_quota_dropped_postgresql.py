@@ -35,6 +35,7 @@ from shared.errors import (
 )
 from shared.eventstore.database import engine, migrate
 from shared.eventstore.log import EventLog, NewEvent
+from shared.eventstore.partitions import partitions
 from tests.integration.dropping_world import EACH, Dropping, named
 from tests.unit.audit_scene import Scene
 from tests.unit.quota_world import START
@@ -261,6 +262,17 @@ def test_dropping_while_commands_come_in(dropping: Dropping) -> None:
     assert [e.position for e in events] == list(range(1, len(events) + 1))
     assert len({answer["position"] for answer in made}) == len(made) > 0
     writer.close()
+
+
+def test_a_partition_dropped_while_they_are_listed(dropping: Dropping) -> None:
+    dropping.grow(dropping.log.head() + EACH)
+    dropping.write()
+    url = dropping.market.settings.database_url("quota").replace("+psycopg", "")
+    with psycopg.connect(url) as asking:
+        asking.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        asking.execute("SELECT 1")  # our snapshot is of before
+        assert dropping.drop()
+        assert partitions(asking) == dropping.log.recorder.partitions()
 
 
 def test_new_partitions_come_by_themselves(dropping: Dropping) -> None:
