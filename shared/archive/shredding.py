@@ -200,7 +200,7 @@ def request_keys(table: Any) -> Any:
 def _joined(table: Any, texts: dict[str, Any], shape: str, rows: Any) -> Any:
     if shape == WHOLE:
         whole = array_of(table, STATE)
-        return whole if rows is None else whole.take(rows)
+        return _complete(whole if rows is None else whole.take(rows))
     pieces: list[Any] = []
     lead = "{"
     for word in shape.split(" "):
@@ -210,7 +210,10 @@ def _joined(table: Any, texts: dict[str, Any], shape: str, rows: Any) -> Any:
             texts[source] = field_of(table, source)
         pieces += [_text(f'{lead}"{name}":'), texts[source] if rows is None else texts[source].take(rows)]
         lead = ","
-    joined = pc.binary_join_element_wise(*pieces, _text("}"), _text(""))
+    return _complete(pc.binary_join_element_wise(*pieces, _text("}"), _text("")))
+
+
+def _complete(joined: Any) -> Any:
     if joined.null_count:
         raise AuditFailed("archive's columns do not fit the shapes of its events")
     return joined

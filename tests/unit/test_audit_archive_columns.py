@@ -111,3 +111,6 @@ def test_columns_that_do_not_fit_are_refused() -> None:
     index = table.schema.get_field_index("state.a")
     with pytest.raises(AuditFailed):
         states(table.set_column(index, table.schema.field(index), nulls))
+    index = table.schema.get_field_index("shape")
+    with pytest.raises(AuditFailed):
+        states(table.set_column(index, table.schema.field(index), pa.array(["", "a b"])))

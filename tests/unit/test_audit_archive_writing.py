@@ -313,6 +313,7 @@ HOSTILE: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "topics that are bytes": ("topic", lambda a: a.cast(pa.binary())),
     "shapes that are missing": ("shape", nothing_in),
     "shapes of fields that are not there": ("shape", lambda a: pa.array(["nowhere"] * len(a))),
+    "states that are missing": ("shape", lambda a: pa.array([""] * len(a))),
     "positions that are fractions": ("position", lambda a: a.cast(pa.float64())),
     "texts that are missing": ("state.at", nothing_in),
     "texts that are numbers": ("state.at", lambda a: pa.array(range(len(a)), pa.int64())),

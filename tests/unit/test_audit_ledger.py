@@ -116,6 +116,10 @@ BROKEN: dict[str, tuple[list[Entry], list[tuple[str, int]]]] = {
         [opened(credit_limit=6999), debited("d", 7, [["credit", 7000]])],
         [("credit limit exceeded", 2)],
     ),
+    "a grant of the credit's name": (
+        [opened(credit_limit=6999), granted("credit"), debited("d", 7, [["credit", 7000]])],
+        [("two grants of one name", 2), ("credit limit exceeded", 3)],
+    ),
     "from an expired grant": (
         [opened(), granted(expires_at=LATER), debited("d", 7, [["g1", 7000]], at=LATER)],
         [("drawn from a grant that was not valid", 3)],

@@ -25,6 +25,8 @@ CASES: tuple[tuple[str, str, tuple[str | int, ...], Any], ...] = (
     ("quota", "AccountOpened", ("at",), "x"),
     ("quota", "AccountOpened", ("at",), "2026-06-01"),
     ("quota", "PointsGranted", ("amount",), "x"),
+    ("quota", "TokensDebited", ("amount",), 1e3),
+    ("quota", "TokensDebited", ("usage", "input"), 1.0),
     ("quota", "PointsGranted", ("price_fen",), []),
     ("quota", "PointsGranted", ("source",), {}),
     ("quota", "DebitReversed", ("debit",), 1.5),
@@ -35,6 +37,7 @@ CASES: tuple[tuple[str, str, tuple[str | int, ...], Any], ...] = (
     ("catalog", "TariffPublished", ("recorded_at",), "2026-06-01"),
     ("catalog", "PlanPublished", ("effective_from",), "2026-06-01"),
     ("billing", "BillPaid", ("recorded_at",), "x"),
+    ("billing", "BillIssued", ("bill", "number"), 7),
     ("billing", "BillIssued", ("bill", "quota_position"), "x"),
     ("billing", "BillIssued", ("bill", "catalog_position"), None),
     ("billing", "BillIssued", ("bill", "lines", 0, "usage"), "x"),
@@ -65,3 +68,36 @@ def test_it_is_a_difference_and_no_end(
     written = write_pages(found, tmp_path / "report")
     assert (tmp_path / "report" / "index.html").is_file()
     assert written.pages > 1
+
+
+@pytest.mark.parametrize(
+    ("log", "kind", "path"),
+    [
+        ("quota", "TokensDebited", ("amount",)),
+        ("quota", "TokensDebited", ("draws", 0, 1)),
+        ("quota", "DebitReversed", ("amount",)),
+        ("billing", "BillIssued", ("bill", "total_fen")),
+        ("billing", "StatementIssued", ("statement", "lines", 0, "net_fen")),
+    ],
+)
+def test_a_whole_number_written_as_a_fraction_is_none(
+    market: Market, log: str, kind: str, path: tuple[str | int, ...]
+) -> None:
+    """1000.0 adds up like 1000, and no contract has it."""
+    event = next(
+        e
+        for e in getattr(market, log).shards[0].log.read(0, 100_000)
+        if f".{kind}:" in e.topic and '"draws":[]' not in e.state
+    )
+
+    def fraction(event: dict[str, Any]) -> None:
+        within: Any = event
+        for step in path[:-1]:
+            within = within[step]
+        within[path[-1]] = float(within[path[-1]])
+
+    tampering = Tampering(market.client)
+    tampering.event(log, event.position, fraction)
+    report = audit_of(tampering, JUNE, wait_s=0, calls_wait_s=0).report
+    found = [d for d in report.differences if d.what == "event is not of its kind"]
+    assert [(d.log, d.position) for d in found] == [(log, event.position)]

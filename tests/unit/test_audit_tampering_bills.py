@@ -97,6 +97,22 @@ def test_a_gap_in_the_numbers(scene: Scene) -> None:
     assert [d.position for d in found(scene.audit(), "bills", "bill numbers have a gap")] == [bill.position]
 
 
+def test_two_bills_of_one_number(scene: Scene) -> None:
+    """The first keeps it, and what was paid on it; the second account has no bill."""
+    first, second = (scene.first("billing", "BillIssued", f'"{EAST}"', f'"account":"{a}"', JUNE) for a in ("e0", "e2"))
+    one = json.loads(first.state)["bill"]["number"]
+
+    def same(e: dict[str, Any]) -> None:
+        e["bill"]["number"] = one
+        e["bill_sha256"] = sha256_of(e["bill"])
+
+    scene.tampering.event("billing", second.position, same)
+    report = scene.audit()
+    (difference,) = found(report, "bills", "two bills of one number")
+    assert (difference.position, difference.account, difference.found) == (second.position, f"{EAST}/e2", one)
+    assert [d.account for d in found(report, "bills", "bill is missing")] == [f"{EAST}/e2"]
+
+
 def test_a_wrong_statement(scene: Scene) -> None:
     statement = scene.first("billing", "StatementIssued", JUNE)
 

@@ -21,6 +21,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark import SparkConf, SparkContext
 
 from services.audit.replay.findings import Findings
+from services.audit.replay.kinds import content_of
 from services.audit.replay.ledger import Ledger
 from services.audit.replay.prices import Prices
 from shared.archive.hashing import Tiles, hashes_in, subtree
@@ -65,14 +66,14 @@ def fold_account(prices: Prices, log: str, stream: str, events: Iterable[Event])
             usage.update(event["usage"])
 
     def fetch(position: int) -> tuple[str, Any]:
-        return stream, next(msgspec.json.decode(e[3]) for e in ordered if e[0] == position)
+        return stream, next(content_of(e[3]) for e in ordered if e[0] == position)
 
     ledger = Ledger(prices, findings, heard, fetch, log)
     for due, (position, version, topic, state) in enumerate(ordered, start=1):
         if version != due:
             findings.add("invariants", "versions of a stream have a gap", log, position, stream, due, version)
         try:
-            ledger.apply(position, stream, topic, msgspec.json.decode(state))
+            ledger.apply(position, stream, topic, content_of(state))
         except UNREADABLE as error:
             findings.add("invariants", "event is not of its kind", log, position, stream, topic, repr(error))
     ledger.finish()
@@ -156,7 +157,7 @@ def _catalogue(folder: Path) -> list[tuple[int, str, str, bytes]]:
 def _prices(catalogue: Iterable[tuple[int, str, str, bytes]]) -> Prices:
     prices = Prices()
     for position, stream, topic, state in catalogue:
-        prices.apply(position, stream, topic, msgspec.json.decode(state))
+        prices.apply(position, stream, topic, content_of(state))
     return prices
 
 

@@ -17,6 +17,7 @@ from services.audit.replay.account import Account
 from services.audit.replay.billed import Billed
 from services.audit.replay.charges import Carries
 from services.audit.replay.findings import Difference, Findings
+from services.audit.replay.kinds import content_of
 from services.audit.replay.ledger import Ledger
 from services.audit.replay.prices import Prices
 from services.audit.replay.recomputed import Again, Numbered, Recomputed
@@ -144,11 +145,11 @@ def _judged(evidence: Evidence, signed: tuple[Signed, ...], leaves: dict[str, di
     findings = Findings()
     prices = Prices()
     for event in _events(evidence, "catalog"):
-        prices.apply(event.position, event.stream, event.topic, msgspec.json.decode(event.state))
+        prices.apply(event.position, event.stream, event.topic, content_of(event.state))
     billed = Billed(bill["period"], findings, Subscriptions(prices, findings, lambda *_: None))
     for event in evidence.of("billing").events:
         if event.position <= issued.position:
-            billed.apply(event.position, event.stream, event.topic, msgspec.json.decode(event.state))
+            billed.apply(event.position, event.stream, event.topic, content_of(event.state))
     metered = Metered(bill["period"], billed.cut_offs(), {})
     ledger = _ledger(evidence.of(log), account, prices, findings, metered)
     billed.check_bills(ledger.accounts, metered, prices)
@@ -158,7 +159,7 @@ def _judged(evidence: Evidence, signed: tuple[Signed, ...], leaves: dict[str, di
     computed = recomputed.again(numbered)
     for event in evidence.of("billing").events:
         if event.position > issued.position and event.stream == issued.stream:
-            billed.apply(event.position, event.stream, event.topic, msgspec.json.decode(event.state))
+            billed.apply(event.position, event.stream, event.topic, content_of(event.state))
     number = bill["number"]
     return Verdict(
         bill=bill,
@@ -180,7 +181,7 @@ def _issued(evidence: Evidence) -> tuple[Event, dict[str, Any]]:
     """The event of the bill that the evidence is about."""
     for event in evidence.of("billing").events:
         if event.stream == f"bill:{evidence.bill}" and event.topic == "billing.BillIssued:1":
-            content = msgspec.json.decode(event.state)
+            content = content_of(event.state)
             if content["bill"]["number"] == evidence.bill:
                 return event, content
     raise AuditFailed(f"the bill {evidence.bill!r} is not in it")
@@ -191,7 +192,7 @@ def _ledger(proven: Proven, account: str, prices: Prices, findings: Findings, me
 
     def fetch(position: int) -> tuple[str, dict[str, Any]]:
         found = at.get(position)
-        return ("", {}) if found is None else (found.stream, msgspec.json.decode(found.state))
+        return ("", {}) if found is None else (found.stream, content_of(found.state))
 
     def heard(position: int, owner: Account, topic: str, content: dict[str, Any]) -> None:
         metered.heard(position, owner, topic, content)
@@ -200,7 +201,7 @@ def _ledger(proven: Proven, account: str, prices: Prices, findings: Findings, me
     for event in proven.events:
         if event.stream != account:
             raise AuditFailed(f"{proven.log} has events of another account than {account}")
-        ledger.apply(event.position, event.stream, event.topic, msgspec.json.decode(event.state))
+        ledger.apply(event.position, event.stream, event.topic, content_of(event.state))
     return ledger
 
 

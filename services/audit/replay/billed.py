@@ -102,6 +102,9 @@ class Billed:
         number = f"{operator}-{bill['period']}-{serial:06d}"
         if bill["number"] != number:
             self._wrong("bills", "bill numbers have a gap", position, account, number, bill["number"])
+        if bill["number"] in self._owners:
+            self._wrong("bills", "two bills of one number", position, account, number, bill["number"])
+            return  # the first is what is paid, credited or voided by it
         if sha256_of(bill) != event["bill_sha256"]:
             self._wrong("bills", "hash is not the bill's", position, account, sha256_of(bill), event["bill_sha256"])
         known = bill.get("billing_position", 0)

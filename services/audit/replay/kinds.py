@@ -1,14 +1,25 @@
 """Whether a value is of the kind that the published contract says, for what is used long after its
 event was folded. Pure.
 
-Raises TypeError, before anything has changed: the event is then said to be not of its kind, and is in no books.
+Raises TypeError or ValueError, before anything has changed: the event is then said to be not of its kind, and is in no
+books.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
+
+import msgspec
 
 from services.audit.replay.prices import Raw
+
+
+def _refuse(number: str) -> NoReturn:
+    raise ValueError(f"{number:.60} is no whole number")
+
+
+content_of = msgspec.json.Decoder(float_hook=_refuse).decode
+"""What a state says. No contract has a fraction, and 1.0 would add up as if it were 1."""
 
 
 def whole(value: Any) -> int:
@@ -25,8 +36,8 @@ def text(value: Any) -> str:
 
 
 def check_bill(bill: Raw) -> None:
-    """Whose a bill is, and its cut-offs; number and figures are compared with what is computed, whatever they are."""
-    for value in (*(bill[name] for name in ("operator", "account", "period")), bill.get("quota_log", "")):
+    """Whose a bill is, its number and cut-offs; its figures are compared with what is computed, whatever they are."""
+    for value in (*(bill[name] for name in ("number", "operator", "account", "period")), bill.get("quota_log", "")):
         text(value)
     for value in (*(bill[name] for name in ("quota_position", "catalog_position")), bill.get("billing_position", 0)):
         whole(value)

@@ -223,6 +223,8 @@ class Ledger:
         name = e["request_id"]
         if name in a.grants or name == CREDIT:
             self._broken("two grants of one name", position, a.stream, "a new name", name)
+        if name == CREDIT:
+            return  # what is drawn by that name is drawn from the credit limit, whatever else bears it
         expires = e.get("expires_at")
         a.grants[name] = Grant(
             whole(e["amount"]),

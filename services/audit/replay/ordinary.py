@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from services.audit.replay.calendar import instant
 from services.audit.replay.columns import Columns
+from services.audit.replay.kinds import content_of
 
 DEBITED = "quota.TokensDebited:1"
 NEEDED = {"at", "recorded_at", "request_id", "model", "rate_card", "rates", "usage", "amount", "draws"}
@@ -203,7 +204,7 @@ def _instant(text: bytes) -> tuple[str, datetime] | None:
 
 def _decoded(text: bytes) -> Any:
     try:
-        return msgspec.json.decode(text)
+        return content_of(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from services.audit.replay.findings import Findings
+from services.audit.replay.kinds import content_of
 from services.audit.replay.leaves import leaf_hash_of
 from services.audit.replay.prices import Raw
 from shared.errors import AuditFailed
@@ -91,7 +92,7 @@ class LogReader:
         e = page[0]
         leaf = self._leaf_hash(e["position"], e["stream"], e["version"], e["topic"], e["state"])
         try:
-            return leaf, e["stream"], msgspec.json.decode(e["state"])
+            return leaf, e["stream"], content_of(e["state"])
         except msgspec.DecodeError:
             return leaf, e["stream"], {}  # which was found when it was folded
 
@@ -129,7 +130,7 @@ class LogReader:
             self._broken("versions of a stream have a gap", position, stream, due, version)
         self._versions[stream] = version
         try:
-            self._fold(position, stream, topic, msgspec.json.decode(state))
+            self._fold(position, stream, topic, content_of(state))
         except (msgspec.DecodeError, LookupError, TypeError, ValueError, AttributeError) as error:
             self._broken("event is not of its kind", position, stream, topic, repr(error))
 

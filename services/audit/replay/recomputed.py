@@ -68,9 +68,7 @@ class Recomputed:
 
     def numbered(self) -> Iterator[Numbered]:
         """Every bill of the period that was ever issued, in the order of the numbers."""
-        issued = {one.position: (stream, one) for stream, one in self._billed.numbers.values()}
-        issued |= {one.position: (stream, one) for stream, one in self._billed.bills.items()}
-        for stream, one in sorted(issued.values(), key=lambda each: (str(each[1].content["number"]), each[1].position)):
+        for _, (stream, one) in sorted(self._billed.numbers.items()):
             yield Numbered(stream, one, self._status(stream, one))
 
     def _status(self, stream: str, one: Issued) -> str:
