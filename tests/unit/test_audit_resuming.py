@@ -302,3 +302,14 @@ def test_what_is_no_state_is_told_on_the_command_line(world: World, tmp_path: Pa
     assert cli.run(["audit", "replay", JUNE, *archive, "--state", str(tmp_path)]) == 1
     assert "is not the state of a replay" in capsys.readouterr().err
     assert (tmp_path / resuming.FILE).read_bytes() == b"nonsense"
+
+
+@pytest.mark.parametrize("within", ["", "state", "../pages/state"])
+def test_a_state_among_the_pages_is_refused_before_anything_is_read(
+    world: World, tmp_path: Path, capsys: Any, within: str
+) -> None:
+    pages = tmp_path / "pages"
+    folders = ("--pages", str(pages), "--state", str(pages / within))
+    assert cli.run(["audit", "replay", JUNE, "--from", "archive", "--archive", str(world.archive), *folders]) == 2
+    assert "keep --state elsewhere" in capsys.readouterr().err
+    assert not pages.exists()

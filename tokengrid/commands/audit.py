@@ -96,6 +96,8 @@ def replay(
     if bill and pages is None:
         raise typer.BadParameter("it says of which bills there are pages: name their folder with --pages")
     if pages is not None:
+        if state is not None and state.resolve().is_relative_to(pages.resolve()):
+            raise typer.BadParameter("the pages need a folder of their own: keep --state elsewhere")
         empty_folder(pages)
     with ExitStack() as stack:
         keep = stack.enter_context(resuming.opened(state)) if state is not None else None
