@@ -37,7 +37,7 @@ CASES: tuple[tuple[str, str, tuple[str | int, ...], Any], ...] = (
     ("catalog", "TariffPublished", ("recorded_at",), "2026-06-01"),
     ("catalog", "PlanPublished", ("effective_from",), "2026-06-01"),
     ("billing", "BillPaid", ("recorded_at",), "x"),
-    ("billing", "BillIssued", ("bill", "number"), 7),
+    ("billing", "BillIssued", ("bill", "number"), [7]),
     ("billing", "BillIssued", ("bill", "quota_position"), "x"),
     ("billing", "BillIssued", ("bill", "catalog_position"), None),
     ("billing", "BillIssued", ("bill", "lines", 0, "usage"), "x"),

@@ -36,8 +36,8 @@ def text(value: Any) -> str:
 
 
 def check_bill(bill: Raw) -> None:
-    """Whose a bill is, its number and cut-offs; its figures are compared with what is computed, whatever they are."""
-    for value in (*(bill[name] for name in ("number", "operator", "account", "period")), bill.get("quota_log", "")):
+    """Whose a bill is, and its cut-offs; number and figures are compared with what is computed, whatever they are."""
+    for value in (*(bill[name] for name in ("operator", "account", "period")), bill.get("quota_log", "")):
         text(value)
     for value in (*(bill[name] for name in ("quota_position", "catalog_position")), bill.get("billing_position", 0)):
         whole(value)

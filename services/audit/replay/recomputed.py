@@ -68,7 +68,7 @@ class Recomputed:
 
     def numbered(self) -> Iterator[Numbered]:
         """Every bill of the period that was ever issued, in the order of the numbers."""
-        for _, (stream, one) in sorted(self._billed.numbers.items()):
+        for _, (stream, one) in sorted(self._billed.numbers.items(), key=lambda each: str(each[0])):
             yield Numbered(stream, one, self._status(stream, one))
 
     def _status(self, stream: str, one: Issued) -> str:
