@@ -1,8 +1,9 @@
 """Fixtures: real RabbitMQ and PostgreSQL servers, private to this test run.
 
 Loaded by the root conftest: `pytest_plugins = ["tests.fixtures_servers"]`. A server starts when the first
-test asks for it and ends with the run. A test gets a vhost and a database that no other test has seen. Of each kind
-there is one server that nobody may touch and one that tests may stop and kill: a start costs seconds.
+test asks for it and ends with the run; its data are in memory where there is room, as tests crash servers and no
+machines. A test gets a vhost and a database that no other test has seen. Of each kind there is one server that nobody
+may touch and one that tests may stop and kill: a start costs seconds.
 
 What a missing program means: it is installed where we may, else the test fails and says what to do.
 """
@@ -22,6 +23,7 @@ import pytest
 from psycopg import sql
 
 from shared.config import Settings
+from tests.folders import IN_MEMORY, IN_MEMORY_MIN_BYTES_SERVERS, place_with
 from tokengrid.servers import PostgreSQL, RabbitMQ
 from tokengrid.servers.install import ensure
 
@@ -36,7 +38,7 @@ _database_numbers = count(1)
 def servers_folder() -> Iterator[Path]:
     """A folder for the servers' state, gone after the run."""
     _remove_abandoned()
-    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=place_with(IN_MEMORY_MIN_BYTES_SERVERS)))
     folder.chmod(0o711)  # PostgreSQL may run as another user than we
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
@@ -163,7 +165,7 @@ def _empty(server: PostgreSQL) -> None:
 
 def _remove_abandoned() -> None:
     """A run that was killed could not end its servers: its successor does."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+    for folder in (found for place in (IN_MEMORY, Path(tempfile.gettempdir())) for found in place.glob(f"{PREFIX}*")):
         pid = folder.name.removeprefix(PREFIX).split("-")[0]
         if not pid.isdigit() or psutil.pid_exists(int(pid)):
             continue

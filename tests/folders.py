@@ -15,9 +15,17 @@ from pathlib import Path
 REFERENCE = Path(os.environ.get("TOKENGRID_REFERENCE", Path(__file__).parents[2] / "shared"))
 IN_MEMORY = Path("/dev/shm")
 IN_MEMORY_MIN_BYTES = 500 * 10**6  # a container may have less than the larger tests need
+IN_MEMORY_MIN_BYTES_SERVERS = (
+    8 * 10**9
+)  # of all parts of a run together; each PostgreSQL may have a gigabyte of its log
 
 
 def brief_folder() -> tempfile.TemporaryDirectory[str]:
     """A folder that is gone when the block is left."""
-    roomy = IN_MEMORY.is_dir() and shutil.disk_usage(IN_MEMORY).free > IN_MEMORY_MIN_BYTES
-    return tempfile.TemporaryDirectory(dir=IN_MEMORY if roomy else None)
+    return tempfile.TemporaryDirectory(dir=place_with(IN_MEMORY_MIN_BYTES))
+
+
+def place_with(free_bytes: int) -> Path:
+    """Where folders are made: in memory, if so much is free there."""
+    roomy = IN_MEMORY.is_dir() and shutil.disk_usage(IN_MEMORY).free > free_bytes
+    return IN_MEMORY if roomy else Path(tempfile.gettempdir())
