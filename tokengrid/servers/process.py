@@ -47,17 +47,15 @@ class Mark:
 
     def process(self) -> psutil.Process | None:
         """The living process of this mark; None when it has ended or the pid is another's."""
-        child = _children.get(self.pid)
-        if child is not None and child.poll() is not None:
-            del _children[self.pid]
-            return None
         try:
             found = psutil.Process(self.pid)
-            if abs(found.create_time() - self.created) > CREATED_TOLERANCE_S:
-                return None
-            return None if found.status() == psutil.STATUS_ZOMBIE else found
+            if abs(found.create_time() - self.created) <= CREATED_TOLERANCE_S:
+                if found.status() != psutil.STATUS_ZOMBIE:
+                    return found
+                _reap(self.pid)
         except psutil.NoSuchProcess:
-            return None
+            _reap(self.pid)
+        return None
 
     @property
     def alive(self) -> bool:
@@ -97,6 +95,13 @@ class Mark:
             self.send(signal.SIGKILL)
             wait_until(lambda: not self.alive, KILL_WAIT_S)
         end_strays(children)
+
+
+def _reap(pid: int) -> None:
+    """Take note that a child of ours, if it is one, has ended."""
+    child = _children.get(pid)
+    if child is not None and child.poll() is not None:
+        del _children[pid]
 
 
 def end_strays(marks: Sequence[Mark]) -> None:
