@@ -17,6 +17,7 @@ import typer
 from nameko.exceptions import RemoteError
 from pydantic import ValidationError
 
+from shared import collector
 from shared.errors import TokengridError
 from tokengrid.commands import account, audit, bench, bill, catalog, demo, events, servers, subscription
 from tokengrid.traces import UnreadableTrace
@@ -62,6 +63,7 @@ def root(context: typer.Context) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: runs the command and ends the process with its exit code."""
     signal.signal(signal.SIGINT, _interrupted)
+    collector.suit_batches()
     sys.exit(run(arguments))
 
 

@@ -13,7 +13,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from shared import collector
 from shared.errors import SetupFailed
 from tokengrid.bench import broker, chart, closing, counted, evidence, growth, postgresql, sqlite
 from tokengrid.bench.goals import with_goals
@@ -44,7 +43,6 @@ def run(var: Path, console: Console, store: Store | None = None, *, full: bool =
         raise SetupFailed(
             f"growth needs {FULL_DISK_BYTES // 10**9} GB free in {folder}: free some, or name another --var"
         )
-    collector.suit_batches()  # as services do
     stores = Path(tempfile.mkdtemp(dir=folder)).absolute()
     stores.chmod(0o711)  # PostgreSQL may run as another user than we
     try:

@@ -11,7 +11,6 @@ import typer
 from services.audit import resuming
 from services.audit.replay import AuditReport, audited
 from services.audit.report import DEBITS_MAX, empty_folder, render_html, write_pages
-from shared import collector
 from tokengrid.commands import audit_archive, audit_evidence, audit_log, audit_streams, audit_tiles, audit_witness
 from tokengrid.commands.audit_progress import Rate
 from tokengrid.commands.audit_sources import Keys, Source, keys_by_log, opened
@@ -103,7 +102,6 @@ def replay(
         keep = stack.enter_context(resuming.opened(state)) if state is not None else None
         client = stack.enter_context(opened(source, against, var, broker, database, archive=archive))
         rate = stack.enter_context(Rate())
-        collector.suit_batches()
         found = audited(client, month, rate.update, verifier_keys=keys, asks=source is Source.rpc, keep=keep)
         written = None
         if pages is not None:
