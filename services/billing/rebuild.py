@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import sqlalchemy as sa
 
 from services.billing import reading
-from services.billing.domain.canonical import plain, sealed, sha256_of
+from services.billing.domain.canonical import plain, sealed, sha256_as_read, sha256_of
 from services.billing.readmodel import BooksProjection
 from services.billing.runs import bill_of
 from services.billing.usage import UsageProjection
@@ -109,12 +109,12 @@ def rebuild(
 
 
 def _passing(url: str) -> sa.Engine:
-    """A database that nobody misses: it need not outlive the machine's."""
+    """A database that nobody misses: it need outlive nothing, and nothing in it is taken back."""
     made = engine(url)
 
     @sa.event.listens_for(made, "connect")
     def _on_connect(connection: Any, _record: Any) -> None:
-        for pragma in ("synchronous=OFF", "cache_size=-65536"):
+        for pragma in ("journal_mode=OFF", "synchronous=OFF", "cache_size=-65536"):
             connection.execute(f"PRAGMA {pragma}")
 
     return made
@@ -215,13 +215,13 @@ class _Retold:
             if found is not None:
                 cut_off = (bill.quota_position, bill.quota_log)
                 again = bill_of(found, bill.period, self._view, *cut_off, bill.number)
-                if again == bill and sha256_of(again) == event.bill_sha256:
+                if again == bill and _is_hash_of(event.bill_sha256, bill):
                     return
                 again, _ = sealed(again)  # what is equal to a bill that was read from a log is in bounds
         except LimitExceeded as error:
             again = None
             wrong.append(Difference(bill.number, "lines", "", str(error)))
-        if sha256_of(bill) != event.bill_sha256:
+        if not _is_hash_of(event.bill_sha256, bill):
             wrong.append(Difference(bill.number, "bill_sha256", event.bill_sha256, sha256_of(bill)))
         if found is None:
             wrong.append(Difference(bill.number, "account", bill.account, "not opened by the cut-off"))
@@ -229,6 +229,10 @@ class _Retold:
             wrong += [Difference(bill.number, *each) for each in _unequal(plain(bill), plain(again), "")]
         self.unequal += 1
         self.differences += wrong[: DIFFERENCES_MAX - len(self.differences)]
+
+
+def _is_hash_of(sha256: str, bill: b.Bill) -> bool:
+    return sha256_as_read(bill) == sha256 or sha256_of(bill) == sha256
 
 
 def _unequal(stored: Any, computed: Any, path: str) -> Iterator[tuple[str, str, str]]:

