@@ -118,6 +118,14 @@ def test_a_file_by_itself_is_checked_without_any_service(run: Run, tmp_path: Pat
     assert run("validate", "changed.yaml") == (0, "changed.yaml: 2 items, nothing wrong by itself.\n", "")
 
 
+def test_what_cannot_be_read_is_told_to_programs_too(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "unreadable.yaml"
+    file.write_text("models:\n- {model: m1, family: M, developer: D}\n")
+    code, shown, told = run("validate", str(file), "--json")
+    (fault,) = json.loads(shown)["faults"]
+    assert (code, fault["line"], fault["path"], told) == (1, 2, "models.0.family", "")
+
+
 def test_against_what_is_published_every_error_is_told_at_once_with_its_line(world: World, run: Run) -> None:
     code, _, told = run("validate", "faulty.yaml", "--against", "demo", *TOMORROW)
     assert (code, told.rstrip(".\n").split("\n  ")[1:]) == (1, IN_LINES)
@@ -173,6 +181,7 @@ def test_a_request_that_was_answered_is_answered_again(world: World, run: Run) -
         ["compare", "--at", "2026-06-01"],
         ["compare", "changed.yaml", "--at", "2026-06-01"],
         ["compare", "--at", "june", "--with", "2026-06-01"],
+        ["show", "--at", "0001-01-01"],
         ["show", "regions", "--operator", "east"],
         ["import", "--as-of", "june"],
     ],
