@@ -120,7 +120,7 @@ class CatalogueRoom:
         faults = [{"path": fault.path, "key": fault.key, "text": fault.text} for fault in found.faults]
         return answer | {
             "faults": faults,
-            "warnings": [] if faults else self._warnings(command, found.new, now),
+            "warnings": [] if faults else self._warnings(command, found.new, self._recording_instant(now)),
             "newly_unpriced": self._newly_unpriced(command),
         }
 
