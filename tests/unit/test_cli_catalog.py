@@ -165,6 +165,20 @@ def test_a_refused_publication_tells_every_reason_with_its_line(world: World, ru
     assert told == "\n  ".join(["faulty.yaml cannot be published:", *IN_LINES[1:]]) + ".\n"
 
 
+def test_reasons_that_came_between_looking_and_publishing_are_told(world: World, run: Run, monkeypatch) -> None:
+    publish = world.app.publish
+
+    def overtaken(fields: Any) -> Any:
+        monkeypatch.setattr(world.app, "publish", publish)
+        world.publish(TOMORROW[1] + "T00:00:00+08:00", models=[small()["models"][0] | {"status": "retired"}])
+        return publish(fields)
+
+    monkeypatch.setattr(world.app, "publish", overtaken)
+    code, shown, told = run("publish", "changed.yaml", *TOMORROW)
+    assert (code, shown, len(told.splitlines())) == (1, "", 3)
+    assert "line 2: rate_cards.0.model (east/m1): the model 'm1' is retired: it is not sold" in told
+
+
 def test_a_request_that_was_answered_is_answered_again(world: World, run: Run) -> None:
     first = json.loads(run("publish", "changed.yaml", *TOMORROW, "--request-id", "once", "--json")[1])
     world.clock.advance(3 * 86_400)
