@@ -17,7 +17,7 @@ Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 # Numbers that are not what they look like: 0100 is 64 and 19:50 is 1190; a long one by the sixties takes hours to read.
-MISLEADING = re.compile(r"[-+]?0[0-9_]+|.*:.*")
+MISLEADING = re.compile(r"[-+]?0[0-9_]+|.*:.*", re.DOTALL)
 
 
 class FileFault(NamedTuple):

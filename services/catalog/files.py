@@ -105,6 +105,8 @@ def read_text(text: str, name: str = "catalogue") -> CatalogueFile:
         line = text.count("\n", 0, text.find(chr(error.character))) + 1
         found = FileFault(line, "", f"unacceptable character #x{error.character:04x}: {error.reason}")
         raise _refusal(name, [found]) from None
+    except yaml.YAMLError as error:
+        raise _refusal(name, [FileFault(1, "", str(error))]) from None
     faults = list(document.faults)
     try:
         content = msgspec.convert(data, Content, strict=True)
