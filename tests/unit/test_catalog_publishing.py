@@ -199,6 +199,22 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         "plans.0.scope.models.0 (east/p): no model 'z' is in force then",
     ),
     (
+        "a plan that becomes a trial",
+        {
+            "plans": [
+                {
+                    "operator": "east",
+                    "plan": "payg",
+                    "name": "Try",
+                    "kind": "trial",
+                    "allowance": 1,
+                    "trial_days": 7,
+                }
+            ]
+        },
+        "plans.0.kind (east/payg): is payg until then, and whoever has it would get a trial without taking it",
+    ),
+    (
         "points that cost nothing",
         {"plans": [{"operator": "east", "plan": "p", "name": "P", "kind": "payg", "points_per_yuan": 0}]},
         "plans.0.points_per_yuan (east/p): must be above zero: usage as you go is priced by it",
