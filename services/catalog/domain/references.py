@@ -61,6 +61,17 @@ class Horizon:
         return {card.model for card in self.all(c.RateCard)}
 
     @cached_property
+    def sellers(self) -> dict[str, list[c.Deployment | c.Plan]]:
+        """What was published before and sells a model by its name, by model: where it runs, and plans for it."""
+        found: dict[str, list[c.Deployment | c.Plan]] = {}
+        for deployment in self.before(c.Deployment):
+            found.setdefault(deployment.model, []).append(deployment)
+        for plan in self.before(c.Plan):
+            for model in dict.fromkeys(plan.scope.models):
+                found.setdefault(model, []).append(plan)
+        return found
+
+    @cached_property
     def tenants(self) -> dict[str, list[c.Deployment]]:
         """Deployments by data centre."""
         found: dict[str, list[c.Deployment]] = {}
