@@ -15,6 +15,7 @@ DEPTH_MAX = 20
 # Seven times as fast where the library was built with it, as its wheels are.
 Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+NO_SCALAR_TAGS = (*PLAIN_TAGS, "tag:yaml.org,2002:binary")
 NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 # Numbers that are not what they look like: 0100 is 64 and 19:50 is 1190; a long one by the sixties takes hours to read.
 MISLEADING = re.compile(r"[-+]?0[0-9_]+|.*:.*", re.DOTALL)
@@ -73,7 +74,8 @@ class Document:
         if id(node) in self._seen:
             return self._not_read(node, path, "aliases (`*name`) are not read: write it out")
         self._seen.add(id(node))
-        if isinstance(node, yaml.CollectionNode) != (node.tag in PLAIN_TAGS):
+        collection = isinstance(node, yaml.CollectionNode)
+        if (node.tag not in PLAIN_TAGS) if collection else (node.tag in NO_SCALAR_TAGS):
             return self._not_read(node, path, f"the tag {node.tag!r} is not read")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(loader, node, path)

@@ -116,6 +116,10 @@ def test_what_cannot_be_read_hides_no_contradiction_elsewhere() -> None:
         ("models: " + "[" * 100 + "]" * 100, "line 1: is nested deeper than 20"),
         ("models: 2026-13-45\n", "line 1: models: month must be in 1..12"),
         ("models: !!seq x\n", "line 1: models: the tag 'tag:yaml.org,2002:seq' is not read"),
+        (
+            "models:\n- {model: m, family: m,\n   developer: !!binary aGVsbG8=}\n",
+            "line 3: models.0.developer: the tag 'tag:yaml.org,2002:binary' is not read",
+        ),
         ("models: !!bool maybe\n", "line 1: models: is not what its tag 'tag:yaml.org,2002:bool' says"),
         ("models: !!timestamp x\n", "line 1: models: is not what its tag 'tag:yaml.org,2002:timestamp' says"),
         ('models: !!int ""\n', "line 1: models: is not what its tag 'tag:yaml.org,2002:int' says"),
