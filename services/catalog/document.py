@@ -5,6 +5,7 @@ It knows nothing of what a catalogue is.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -14,6 +15,10 @@ DEPTH_MAX = 20
 # Seven times as fast where the library was built with it, as its wheels are.
 Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+NO_SCALAR_TAGS = (*PLAIN_TAGS, "tag:yaml.org,2002:binary")
+NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+# Numbers that are not what they look like: 0100 is 64 and 19:50 is 1190; a long one by the sixties takes hours to read.
+MISLEADING = re.compile(r"[-+]?0[0-9_]+|.*:.*", re.DOTALL)
 
 
 class FileFault(NamedTuple):
@@ -34,6 +39,7 @@ class Document:
         self.faults: list[FileFault] = []
         self._lines: dict[str, int] = {"": 1}
         self._seen: set[int] = set()
+        self._unread: set[str] = set()  # paths with nothing there instead of what stands in the text
 
     def read(self, text: str) -> Any:
         loader = Loader(text)
@@ -57,28 +63,33 @@ class Document:
         """A complaint about the item `key`, at its line."""
         return FileFault(self.line(path), f"{path} ({key})", text)
 
-    def is_faulty(self, path: str) -> bool:
-        """Whether a path, or what it stands in, was complained of while it was read: once is enough."""
-        return any(path == fault.path or path.startswith(f"{fault.path}.") for fault in self.faults if fault.path)
+    def is_unread(self, path: str) -> bool:
+        """Whether a path, or what it stands in, was complained of and not read: that nothing is there is no news."""
+        while path and path not in self._unread:
+            path = path.rpartition(".")[0]
+        return path != ""
 
     def _data(self, loader: yaml.SafeLoader, node: yaml.Node, path: str) -> Any:
         self._lines.setdefault(path, node.start_mark.line + 1)
         if id(node) in self._seen:
-            self._fault(node, path, "aliases (`*name`) are not read: write it out")
-            return None
+            return self._not_read(node, path, "aliases (`*name`) are not read: write it out")
         self._seen.add(id(node))
-        if isinstance(node, yaml.CollectionNode) and node.tag not in PLAIN_TAGS:
-            self._fault(node, path, f"the tag {node.tag!r} is not read")
-            return None
+        collection = isinstance(node, yaml.CollectionNode)
+        if (node.tag not in PLAIN_TAGS) if collection else (node.tag in NO_SCALAR_TAGS):
+            return self._not_read(node, path, f"the tag {node.tag!r} is not read")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(loader, node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self._data(loader, each, _join(path, n)) for n, each in enumerate(node.value)]
+        if node.tag in NUMBER_TAGS and MISLEADING.fullmatch(node.value):
+            text = "YAML reads a leading zero as octal and a colon as base 60: write it decimal, or in quotes"
+            return self._not_read(node, path, f"{node.value[:20]}: {text}")
         try:
             return loader.construct_object(node)
         except (yaml.YAMLError, ValueError) as error:
-            self._fault(node, path, getattr(error, "problem", None) or str(error))
-            return None
+            return self._not_read(node, path, getattr(error, "problem", None) or str(error))
+        except (LookupError, AttributeError, ArithmeticError):  # what else PyYAML raises for what a tag does not fit
+            return self._not_read(node, path, f"is not what its tag {node.tag!r} says")
 
     def _mapping(self, loader: yaml.SafeLoader, node: yaml.MappingNode, path: str) -> dict[str, Any]:
         data: dict[str, Any] = {}
@@ -97,6 +108,10 @@ class Document:
             self._lines[at] = key_node.start_mark.line + 1
             data[key] = self._data(loader, value_node, at)
         return data
+
+    def _not_read(self, node: yaml.Node, path: str, text: str) -> None:
+        self._unread.add(path)
+        self._fault(node, path, text)
 
     def _fault(self, node: yaml.Node, path: str, text: str) -> None:
         self.faults.append(FileFault(node.start_mark.line + 1, path, text))

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import yaml
+from yaml.reader import ReaderError
 
 from services.catalog.document import Document, FileFault
 from services.catalog.domain.kinds import KINDS, Place, places
@@ -67,7 +68,7 @@ class CatalogueFile(NamedTuple):
     document: Document
 
     def refusal(self, faults: Iterable[FileFault], verdict: str = "is no catalogue") -> MalformedCommand:
-        """`details.faults` lists every mistake, in order of lines."""
+        """`details.faults`: the first mistakes in words; `details.all`: every one by its fields; in order of lines."""
         return _refusal(self.name, faults, verdict)
 
 
@@ -76,13 +77,17 @@ def read_file(path: Path | str) -> CatalogueFile:
     at all; see `read_text`."""
     path = Path(path)
     try:
-        if path.stat().st_size > FILE_MAX_BYTES:
-            raise _refusal(path.name, [FileFault(1, "", f"larger than {FILE_MAX_BYTES} bytes")])
-        text = path.read_text("utf-8")
+        with path.open("rb") as file:  # no more than that of what has no size, such as a pipe
+            content = file.read(FILE_MAX_BYTES + 1)
     except OSError as error:
         raise MalformedCommand(f"{path} cannot be read: {error.strerror}", {"file": str(path)}) from None
-    except UnicodeDecodeError:
-        raise _refusal(path.name, [FileFault(1, "", "is not UTF-8 text")]) from None
+    if len(content) > FILE_MAX_BYTES:
+        raise _refusal(path.name, [FileFault(1, "", f"larger than {FILE_MAX_BYTES} bytes")])
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise _refusal(path.name, [FileFault(line, "", "is not UTF-8 text")]) from None
     return read_text(text, path.name)
 
 
@@ -96,16 +101,20 @@ def read_text(text: str, name: str = "catalogue") -> CatalogueFile:
         mark = error.problem_mark or error.context_mark
         found = FileFault(mark.line + 1 if mark else 1, "", str(error.problem or error.context))
         raise _refusal(name, [found]) from None
+    except ReaderError as error:
+        line = text.count("\n", 0, text.find(chr(error.character))) + 1
+        found = FileFault(line, "", f"unacceptable character #x{error.character:04x}: {error.reason}")
+        raise _refusal(name, [found]) from None
     except yaml.YAMLError as error:
         raise _refusal(name, [FileFault(1, "", str(error))]) from None
     faults = list(document.faults)
     try:
         content = msgspec.convert(data, Content, strict=True)
     except msgspec.ValidationError as error:
-        found_in = complaints(Content, data, error)
+        found_in = complaints(Content, data, error, FILE_MAX_BYTES)  # no file has more
         for at, texts in found_in.items():
             where = "" if at == "_" else at
-            if not document.is_faulty(where):
+            if not document.is_unread(where):
                 faults += [FileFault(document.line(where), where, text) for text in texts]
         if isinstance(data, dict):
             faults += [document.fault(*fault) for fault in structure_faults(_readable(data, found_in))]
@@ -173,8 +182,9 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def _refusal(name: str, faults: Iterable[FileFault], verdict: str = "is no catalogue") -> MalformedCommand:
-    ordered = [str(fault) for fault in sorted(faults)]
-    shown = ordered[:FAULTS_SHOWN_MAX]
+    ordered = sorted(faults)
+    shown = [str(fault) for fault in ordered[:FAULTS_SHOWN_MAX]]
     if len(ordered) > len(shown):
         shown.append(f"and {len(ordered) - len(shown)} more")
-    return MalformedCommand("\n  ".join([f"{name} {verdict}:", *shown]), {"file": name, "faults": shown})
+    details = {"file": name, "faults": shown, "all": [fault._asdict() for fault in ordered]}
+    return MalformedCommand("\n  ".join([f"{name} {verdict}:", *shown]), details)

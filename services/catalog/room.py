@@ -50,7 +50,7 @@ class CatalogueRoom:
         return f"publish:{command.request_id}"
 
     def decide(self, command: c.Publish, fingerprint: str) -> list[NewEvent]:
-        now = self._clock()
+        now = self._now()
         new = decide(self.view, command, now, self._tolerance_s).new
         recorded_at = self._recording_instant(now)
         envelope: dict[str, Any] = {
@@ -110,7 +110,7 @@ class CatalogueRoom:
 
     def check(self, command: c.Publish) -> dict[str, Any]:
         """See `schemas.Checked`: what would be decided now, and what would then be different."""
-        now = self._clock()
+        now = self._now()
         found = judge(self.view, command, now, self._tolerance_s)
         after = {(place.kind.name, place.key): place.item for place in places(command.catalogue)}
         held = {each: self.view.in_force(type(item), each[1], command.effective_from) for each, item in after.items()}
@@ -120,11 +120,16 @@ class CatalogueRoom:
         faults = [{"path": fault.path, "key": fault.key, "text": fault.text} for fault in found.faults]
         return answer | {
             "faults": faults,
-            "warnings": [] if faults else self._warnings(command, found.new, now),
+            "warnings": [] if faults else self._warnings(command, found.new, self._recording_instant(now)),
             "newly_unpriced": self._newly_unpriced(command),
         }
 
     # -- its own ------------------------------------------------------------------------------------------
+    def _now(self) -> datetime:
+        """Not before the last recording: the past begins there, whatever our clock says."""
+        now = self._clock()
+        return now if self._recorded_at is None else max(now, self._recorded_at)
+
     def _recording_instant(self, now: datetime) -> datetime:
         """Later than every recording before it, whatever the replicas' clocks say: what was known at an
         instant is then always a beginning of the log."""

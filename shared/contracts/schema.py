@@ -152,25 +152,27 @@ def _plain(kind: mi.Type) -> mi.Type:
     return kind
 
 
-def complaints(struct: type[msgspec.Struct], fields: Any, error: Exception) -> dict[str, list[str]]:
-    """Path of every bad field to its complaints; `_` stands for the whole."""
+def complaints(
+    struct: type[msgspec.Struct], fields: Any, error: Exception, most: int = FIELDS_REPORTED_MAX
+) -> dict[str, list[str]]:
+    """Path of every bad field to its complaints, of `most` fields; `_` stands for the whole."""
     if not isinstance(fields, dict):
         return {"_": ["must be an object"]}
     found: dict[str, list[str]] = {}
     try:
-        _flatten(_schema_of(struct)().validate(fields), "", found)
+        _flatten(_schema_of(struct)().validate(fields), "", found, most)
     except Exception:  # noqa: BLE001 - whatever a hostile value does to the explanation, the refusal stands
         found = {}
     return found or {"_": [_encodable(error)[:500]]}
 
 
-def _flatten(errors: Any, path: str, found: dict[str, list[str]]) -> None:
-    if len(found) >= FIELDS_REPORTED_MAX:
+def _flatten(errors: Any, path: str, found: dict[str, list[str]], most: int) -> None:
+    if len(found) >= most:
         return
     if isinstance(errors, dict):
         for key, value in errors.items():
             name = "" if key == "_schema" else _encodable(key)[:100]
-            _flatten(value, f"{path}.{name}".strip(".") if name else path, found)
+            _flatten(value, f"{path}.{name}".strip(".") if name else path, found, most)
     else:
         found.setdefault(path or "_", []).extend(_encodable(e)[:500] for e in errors)
 

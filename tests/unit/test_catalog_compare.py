@@ -36,6 +36,13 @@ def check(world: World, effective_from: str = TOMORROW, **items: Any) -> dict[st
     return answer
 
 
+def test_a_clock_that_is_behind_another_hides_no_warning(world: World) -> None:
+    world.clock.advance(-30)
+    items = {"tariffs": [TARIFF | {"model": "m1", "retail_percent": 0, "rates": {"input": 1500}}]}
+    assert len(check(world, **items)["warnings"]) == 1
+    assert check(world, **items)["warnings"] == world.publish(TOMORROW, **items)["warnings"]
+
+
 # --- fields ---------------------------------------------------------------------------------------------
 def card(**fields: Any) -> c.RateCard:
     return msgspec.convert(CARD | fields, c.RateCard)

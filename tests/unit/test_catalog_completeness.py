@@ -154,3 +154,13 @@ def test_what_older_rules_let_pass_stops_only_what_makes_it_worse(shop: Publishe
         "models.0.status (m2): m2-hub would sell it without a price: it has no rate card then"
     ]
     assert shop.publish(TOMORROW, models=[M2], rate_cards=[PRICED]) == []
+
+
+def test_however_many_models_come_what_sells_them_is_looked_through_once(
+    shop: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[type[Any]] = []
+    items = CatalogueView.items
+    monkeypatch.setattr(CatalogueView, "items", lambda self, kind, *at: looked.append(kind) or items(self, kind, *at))
+    assert shop.publish(TODAY, models=[M2 | {"model": f"n{n}"} for n in range(5)]) == []
+    assert looked.count(c.Deployment) == looked.count(c.Plan) == 1

@@ -104,7 +104,7 @@ def test_what_cannot_be_read_hides_no_contradiction_elsewhere() -> None:
         ("models: [", "line "),
         ("models:\n  - a: b\n c: d", "line 3: "),
         ("- models", "line 1: must be an object"),
-        ("models:\nmodels:\n", "line 2: models: stands twice: first in line 1"),
+        ("models: []\nmodels: []\n", "line 2: models: stands twice: first in line 1"),
         ("models: &m []\nplans: *m\n", "line 1: plans: aliases (`*name`) are not read: write it out"),
         (
             "models: !!python/tuple []\n",
@@ -115,6 +115,18 @@ def test_what_cannot_be_read_hides_no_contradiction_elsewhere() -> None:
         ("models: []\n---\nplans: []\n", "line 2: but found another document"),
         ("models: " + "[" * 100 + "]" * 100, "line 1: is nested deeper than 20"),
         ("models: 2026-13-45\n", "line 1: models: month must be in 1..12"),
+        ("models: !!seq x\n", "line 1: models: the tag 'tag:yaml.org,2002:seq' is not read"),
+        (
+            "models:\n- {model: m, family: m,\n   developer: !!binary aGVsbG8=}\n",
+            "line 3: models.0.developer: the tag 'tag:yaml.org,2002:binary' is not read",
+        ),
+        ("models: !!bool maybe\n", "line 1: models: is not what its tag 'tag:yaml.org,2002:bool' says"),
+        ("models: !!timestamp x\n", "line 1: models: is not what its tag 'tag:yaml.org,2002:timestamp' says"),
+        ('models: !!int ""\n', "line 1: models: is not what its tag 'tag:yaml.org,2002:int' says"),
+        ("models: 0100\n", "line 1: models: 0100: YAML reads a leading zero as octal"),
+        ("models: 19:50\n", "line 1: models: 19:50: YAML reads a leading zero as octal and a colon as base 60"),
+        (f"models: 1{':1' * 300_000}\n", "line 1: models: 1:1:1:"),  # takes hours as a number
+        ("# é\nmodels:\n- '\a'\n", "line 3: unacceptable character #x0007: "),
     ],
 )
 def test_what_is_no_catalogue(text: str, fault: str) -> None:
@@ -129,6 +141,19 @@ def test_a_list_without_end_is_refused_as_one() -> None:
     part = "{from_minute: 0, to_minute: 60, rates: {input: 1}}"
     text = f"rate_cards:\n- {{operator: e, model: m, rates: {{input: 5}}, off_peak: [{', '.join([part] * 101)}]}}\n"
     assert faults(text) == ["line 2: rate_cards.0.off_peak (e/m): has 101 entries, more than 100"]
+
+
+def test_a_name_that_stands_twice_hides_no_other_mistake() -> None:
+    assert [
+        fault.partition(": ")[0] for fault in faults("models: [{model: M1, family: m, developer: D}]\nmodels: []")
+    ] == [
+        "line 1",
+        "line 2",
+    ]
+
+
+def test_mistakes_beyond_the_first_hundred_are_counted() -> None:
+    assert faults("models:\n" + "- {model: M1, family: m, developer: D}\n" * 150)[100:] == ["and 50 more"]
 
 
 def test_an_empty_file_is_an_empty_catalogue() -> None:
@@ -185,10 +210,12 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(MalformedCommand, match="cannot be read: No such file"):
         load_catalogue(tmp_path / "none.yaml")
     binary = tmp_path / "binary.yaml"
-    binary.write_bytes(b"\xff\xfe\xfa")
-    with pytest.raises(MalformedCommand, match="is not UTF-8 text"):
+    binary.write_bytes(b"models:\n- \xff\xfe\xfa")
+    with pytest.raises(MalformedCommand, match="line 2: is not UTF-8 text"):
         load_catalogue(binary)
     large = tmp_path / "large.yaml"
     large.write_bytes(b"#" * (FILE_MAX_BYTES + 1))
     with pytest.raises(MalformedCommand, match="larger than"):
         load_catalogue(large)
+    with pytest.raises(MalformedCommand, match="larger than"):
+        load_catalogue("/dev/zero")

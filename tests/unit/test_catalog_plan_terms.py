@@ -62,6 +62,8 @@ def test_terms_that_hold(terms: dict[str, Any]) -> None:
     [
         (PAYG | {"points_per_yuan": 0}, "points_per_yuan: must be above zero: usage as you go is priced by it"),
         (TRIAL | {"trial_days": 0}, "trial_days: a trial ends: it needs trial_days"),
+        (TRIAL | {"trial_days": 3661}, "trial_days: 3661 is more than 3660"),
+        (MONTHLY | {"trial_days": 7}, "trial_days: is of a trial, and this is a plan of kind monthly"),
         (TRIAL | {"fee_fen": 1}, "fee_fen: a trial costs nothing"),
         (
             TRIAL | {"phases": [MORE]},

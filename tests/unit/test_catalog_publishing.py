@@ -199,6 +199,22 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         "plans.0.scope.models.0 (east/p): no model 'z' is in force then",
     ),
     (
+        "a plan that becomes a trial",
+        {
+            "plans": [
+                {
+                    "operator": "east",
+                    "plan": "payg",
+                    "name": "Try",
+                    "kind": "trial",
+                    "allowance": 1,
+                    "trial_days": 7,
+                }
+            ]
+        },
+        "plans.0.kind (east/payg): is payg until then, and whoever has it would get a trial without taking it",
+    ),
+    (
         "points that cost nothing",
         {"plans": [{"operator": "east", "plan": "p", "name": "P", "kind": "payg", "points_per_yuan": 0}]},
         "plans.0.points_per_yuan (east/p): must be above zero: usage as you go is priced by it",
@@ -327,3 +343,12 @@ def test_prices_off_peak_are_held_against_wholesale_too(stocked: World) -> None:
     night = {"from_minute": 0, "to_minute": 480, "rates": {"input": 500, "output": 3000}}
     (warning,) = stocked.publish(TOMORROW, rate_cards=[CARD | {"off_peak": [night]}])["warnings"]
     assert warning == "east/m1: input is sold at 500 points per 1,000 tokens, below the wholesale tariff east/west/*@2"
+
+
+def test_a_deployment_that_comes_after_its_prices_is_held_against_wholesale(stocked: World) -> None:
+    dear = TARIFF | {"model": "m2", "retail_percent": 0, "rates": {"input": 1500}}
+    model = {"model": "m2", "family": "m", "developer": "D"}
+    first = stocked.publish(TOMORROW, models=[model], rate_cards=[CARD | {"model": "m2"}], tariffs=[dear])
+    assert first["warnings"] == []  # nobody serves it yet
+    (warning,) = stocked.publish(TOMORROW, deployments=[DEPLOYMENT | {"deployment": "d2", "model": "m2"}])["warnings"]
+    assert warning.startswith("east/m2: input is sold at 1000 points")

@@ -75,6 +75,16 @@ def test_clocks_may_differ_a_little(world: World) -> None:
     assert world.publish((NOW - timedelta(seconds=tolerance_s)).isoformat(), rate_cards=card(1))["published"] == 1
 
 
+def test_a_clock_that_is_behind_does_not_open_the_past(world: World) -> None:
+    recorded = NOW.isoformat()  # what was published last
+    world.clock.advance(-3600)
+    before = (NOW - timedelta(minutes=30)).isoformat()
+    assert "would change the past" in world.reasons(before, rate_cards=card(1))[0]
+    checked = world.app.check({"request_id": "c", "effective_from": before, "catalogue": {"rate_cards": card(1)}})
+    assert len(checked["faults"]) == 1
+    assert world.publish(recorded, rate_cards=card(1))["published"] == 1
+
+
 def test_what_is_unchanged_may_be_published_for_the_past(world: World) -> None:
     assert world.publish(TODAY, rate_cards=card(1000))["skipped"] == 1
 

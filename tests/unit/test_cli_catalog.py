@@ -118,6 +118,14 @@ def test_a_file_by_itself_is_checked_without_any_service(run: Run, tmp_path: Pat
     assert run("validate", "changed.yaml") == (0, "changed.yaml: 2 items, nothing wrong by itself.\n", "")
 
 
+def test_what_cannot_be_read_is_told_to_programs_too(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "unreadable.yaml"
+    file.write_text("models:\n- {model: m1, family: M, developer: D}\n")
+    code, shown, told = run("validate", str(file), "--json")
+    (fault,) = json.loads(shown)["faults"]
+    assert (code, fault["line"], fault["path"], told) == (1, 2, "models.0.family", "")
+
+
 def test_against_what_is_published_every_error_is_told_at_once_with_its_line(world: World, run: Run) -> None:
     code, _, told = run("validate", "faulty.yaml", "--against", "demo", *TOMORROW)
     assert (code, told.rstrip(".\n").split("\n  ")[1:]) == (1, IN_LINES)
@@ -157,6 +165,20 @@ def test_a_refused_publication_tells_every_reason_with_its_line(world: World, ru
     assert told == "\n  ".join(["faulty.yaml cannot be published:", *IN_LINES[1:]]) + ".\n"
 
 
+def test_reasons_that_came_between_looking_and_publishing_are_told(world: World, run: Run, monkeypatch) -> None:
+    publish = world.app.publish
+
+    def overtaken(fields: Any) -> Any:
+        monkeypatch.setattr(world.app, "publish", publish)
+        world.publish(TOMORROW[1] + "T00:00:00+08:00", models=[small()["models"][0] | {"status": "retired"}])
+        return publish(fields)
+
+    monkeypatch.setattr(world.app, "publish", overtaken)
+    code, shown, told = run("publish", "changed.yaml", *TOMORROW)
+    assert (code, shown, len(told.splitlines())) == (1, "", 3)
+    assert "line 2: rate_cards.0.model (east/m1): the model 'm1' is retired: it is not sold" in told
+
+
 def test_a_request_that_was_answered_is_answered_again(world: World, run: Run) -> None:
     first = json.loads(run("publish", "changed.yaml", *TOMORROW, "--request-id", "once", "--json")[1])
     world.clock.advance(3 * 86_400)
@@ -173,6 +195,7 @@ def test_a_request_that_was_answered_is_answered_again(world: World, run: Run) -
         ["compare", "--at", "2026-06-01"],
         ["compare", "changed.yaml", "--at", "2026-06-01"],
         ["compare", "--at", "june", "--with", "2026-06-01"],
+        ["show", "--at", "0001-01-01"],
         ["show", "regions", "--operator", "east"],
         ["import", "--as-of", "june"],
     ],

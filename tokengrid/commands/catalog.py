@@ -39,7 +39,8 @@ def publish(
             # A request that was answered before is answered again, whatever speaks against it by now.
             answer = ask("catalog", "publish", **publication)
         except CatalogueConflict:
-            catalog_compare.refuse_faulty(read, checked)
+            # Looked at again: what speaks against it may have come in between.
+            catalog_compare.refuse_faulty(read, ask("catalog", "check", **publication))
             raise
     if json:
         print_json(answer)

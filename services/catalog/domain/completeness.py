@@ -26,12 +26,11 @@ def _unpriced(horizon: Horizon, place: Place) -> Iterator[tuple[str, str]]:
             yield ".model", f"{model!r} would be sold without a price: no operator has a rate card for it then"
         case c.Model(model=model) if _on_sale(horizon, model) and model not in horizon.priced:
             # Of a log that was written before these needed a price, or it was retired and is sold again.
-            for deployment in horizon.before(c.Deployment):
-                if deployment.model == model:
-                    yield ".status", f"{deployment.key} would sell it without a price: it has no rate card then"
-            for plan in horizon.before(c.Plan):
-                if model in plan.scope.models:
-                    yield ".status", f"the plan {plan.key} names it, and it has no rate card then"
+            for seller in horizon.sellers.get(model, ()):
+                if isinstance(seller, c.Deployment):
+                    yield ".status", f"{seller.key} would sell it without a price: it has no rate card then"
+                else:
+                    yield ".status", f"the plan {seller.key} names it, and it has no rate card then"
         case c.Plan():
             yield from _scope(horizon, place.item)
         case _:

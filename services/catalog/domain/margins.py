@@ -20,7 +20,8 @@ WARNINGS_MAX = 100
 
 
 def margin_warnings(view: CatalogueView, published: Iterable[object], at: datetime, known_at: datetime) -> list[str]:
-    """One sentence for each retail price below wholesale that a published rate card, tariff or plan has to do with.
+    """One sentence for each retail price below wholesale that a published rate card, tariff, plan or deployment has to
+    do with.
 
     `at`: when the publication takes effect; `known_at`: when it was recorded, so that the answer to a
     replay is the first one.
@@ -47,8 +48,10 @@ class _Margins:
         for deployment in view.items(c.Deployment, at, known_at):
             self._serving.setdefault(deployment.item.model, set()).add(deployment.item.operator)
         self._cards: dict[str, list[c.RateCard]] = {}
+        self._sold: dict[str, list[c.RateCard]] = {}
         for card in view.items(c.RateCard, at, known_at):
             self._cards.setdefault(card.item.operator, []).append(card.item)
+            self._sold.setdefault(card.item.model, []).append(card.item)
         self._plans: dict[str, list[c.Plan]] = {}
         # What an operator's points cost as you go: the cheapest of its offers, list price without one.
         self._as_you_go: dict[str, Fraction] = {}
@@ -74,6 +77,11 @@ class _Margins:
                     for sold in self._cards.get(item.operator, ()):
                         yield from self._card(sold)
                 yield from self._plan(item)
+            case c.Deployment():
+                for sold in self._sold.get(item.model, ()):
+                    if sold.operator != item.operator:
+                        yield from self._pair(sold, item.operator)
+                        yield from self._plans_of(sold.operator)
             case _:
                 pass
 

@@ -15,6 +15,7 @@ Complaints = Iterator[tuple[str, str]]
 # Taken by subscription, for a fee and points that may change from one period to the next.
 WITH_PHASES = ("monthly", "coding", "bundle")
 WITH_ALLOWANCE = (*WITH_PHASES, "trial")
+TRIAL_DAYS_MAX = 3660  # ten years, as of a phase; a period of more days than its event can say would stop billing
 
 
 def plan_faults(plan: c.Plan) -> Complaints:
@@ -40,6 +41,10 @@ def _kind(plan: c.Plan) -> Complaints:
     """What belongs to a kind, and what does not."""
     if plan.kind == "trial" and not plan.trial_days:
         yield ".trial_days", "a trial ends: it needs trial_days"
+    if plan.kind != "trial" and plan.trial_days:
+        yield ".trial_days", f"is of a trial, and this is a plan of kind {plan.kind}"
+    elif plan.trial_days > TRIAL_DAYS_MAX:
+        yield ".trial_days", f"{plan.trial_days} is more than {TRIAL_DAYS_MAX}"
     if plan.kind == "trial" and plan.fee_fen:
         yield ".fee_fen", "a trial costs nothing"
     if plan.kind == "postpaid" and not plan.credit_limit:
