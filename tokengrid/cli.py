@@ -102,9 +102,9 @@ def _command() -> Any:
 
 def _sentence(error: TokengridError) -> str:
     """What was refused, and for a malformed command which fields."""
-    fields = error.details.get("fields", {})
-    named = "; ".join(f"{name}: {' '.join(map(str, complaints))}" for name, complaints in sorted(fields.items()))
-    text = f"{error}: {named}" if named else str(error)
+    fields = {name: " ".join(map(str, said)) for name, said in sorted(error.details.get("fields", {}).items())}
+    named = "; ".join(f"{name}: {said}" for name, said in fields.items() if said not in str(error))
+    text = f"{str(error).rstrip('.')}: {named}" if named else str(error)
     if text.partition(" ")[0].isalpha():  # not the name of a file
         text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else f"{text}."

@@ -6,11 +6,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from services.billing.rebuild import Rebuilt
+from shared.errors import MalformedCommand, TokengridError
 from tokengrid import cli
+from tokengrid.commands import bill_rebuild, subscription
 
 COMMANDS = ("demo", "up", "down", "status", "serve", "catalog", "account", "bill", "audit", "events")
 SUBCOMMANDS = {
@@ -82,8 +88,10 @@ def test_every_command_explains_itself(capsys, name: str) -> None:
         ["bill", "check-focus", "nothing.csv"],
         ["bill", "close", "June"],
         ["bill", "rebuild", "June"],
+        ["bill", "rebuild", "2026-6"],
         ["bill", "pay", "n", "1.5"],
         ["bill", "pay", "n", "ten"],
+        ["bill", "pay", "n", "5", "--request-id", ""],
         ["bill", "void", "n"],
         ["bill", "credit-note", "n", "0", "--reason", "r"],
         ["bill", "credit", "shanghai-telecom", "a", "-1", "--reason", "r"],
@@ -92,6 +100,7 @@ def test_every_command_explains_itself(capsys, name: str) -> None:
         ["bill", "draft", "shanghai-telecom", "a", "June"],
         ["events", "nonsense"],
         ["catalog", "show", "models", "--operator", "shanghai-telecom"],
+        ["catalog", "show", "rates", "--at", "0001-01-01"],
         ["up", "--replicas", "quota"],
         ["serve", "nonsense"],
     ],
@@ -135,6 +144,45 @@ def test_what_cannot_be_done_is_told_in_one_sentence_with_exit_code_1(
     told = capsys.readouterr()
     assert told.out == ""
     assert one_sentence(told.err)
+
+
+def test_a_refusal_says_a_thing_once(capsys, monkeypatch) -> None:
+    told = {"fields": {"fen": ["must not be 0"], "at": ["Not a valid datetime."]}}
+    for text, shown in (
+        ("fen must not be 0", "Fen must not be 0: at: Not a valid datetime."),
+        ("There is no such shard.", "There is no such shard: at: Not a valid datetime.; fen: must not be 0."),
+    ):
+        monkeypatch.setattr(cli, "_command", refused_with(MalformedCommand(text, told)))
+        assert cli.run([]) == 1
+        assert capsys.readouterr().err == f"{shown}\n"
+
+
+def refused_with(error: TokengridError) -> Callable[[], Any]:
+    def command(**_: Any) -> None:
+        raise error
+
+    return lambda: command
+
+
+def test_after_a_plan_was_taken_nothing_is_left_overdue_of_others(capsys, monkeypatch) -> None:
+    rounds = [{"advanced": 200, "ordered": 500}, {"advanced": 0, "ordered": 3}, {"advanced": 0, "ordered": 0}]
+
+    @contextmanager
+    def asking(*_: Any) -> Iterator[Callable[..., Any]]:
+        receipt = {"starts_at": "2026-06-01T00:00:00+08:00", "subscription": "s", "position": 1}
+        yield lambda _, method, **__: rounds.pop(0) if method == "renew" else receipt
+
+    monkeypatch.setattr(subscription, "asking", asking)
+    assert cli.run(["subscription", "start", "shanghai-mobile", "000001", "payg"]) == 0
+    assert rounds == []
+
+
+@pytest.mark.parametrize("arguments", [["2026-05"], ["--operator", "nobody"]])
+def test_a_rebuild_that_compares_nothing_proves_nothing(capsys, monkeypatch, arguments: list[str]) -> None:
+    monkeypatch.setattr(bill_rebuild, "session", lambda *_: nullcontext())
+    monkeypatch.setattr(bill_rebuild, "rebuild", lambda *_: Rebuilt(0, 0, (), 0, 0.0))
+    assert cli.run(["bill", "rebuild", *arguments]) == 1
+    assert one_sentence(capsys.readouterr().err)
 
 
 def test_a_wrong_setting_is_named_by_its_variable(capsys, tmp_path: Path, monkeypatch) -> None:

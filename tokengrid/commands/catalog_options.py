@@ -18,9 +18,9 @@ def instant(text: str | None) -> str | None:
         return None
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        return (found if found.tzinfo else found.replace(tzinfo=SHANGHAI)).astimezone(UTC).isoformat()
+    except (ValueError, OverflowError):  # the calendar's own ends have no place in every zone
         raise typer.BadParameter(f"{text!r} is no instant, such as 2026-07-01 or 2026-07-01T08:00:00+08:00") from None
-    return (found if found.tzinfo else found.replace(tzinfo=SHANGHAI)).astimezone(UTC).isoformat()
 
 
 def next_midnight() -> str:
