@@ -16,6 +16,7 @@ from typing import Any
 import typer
 from nameko.exceptions import RemoteError
 from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
 
 from shared.errors import TokengridError
 from tokengrid.commands import account, audit, bench, bill, catalog, demo, events, servers, subscription
@@ -85,6 +86,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return USAGE
     except RemoteError as error:
         _say(f"The service failed: {error}")
+    except SQLAlchemyError as error:
+        why = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
+        _say(f"The database cannot be used: {why.splitlines()[0].rstrip('.')}.")
     except BrokenPipeError:
         _discard_output()
     except OSError as error:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from services.billing.rebuild import Rebuilt
+from shared.config import SERVICES
 from shared.errors import MalformedCommand, TokengridError
 from tokengrid import cli
 from tokengrid.commands import bill_rebuild, subscription
@@ -187,10 +188,33 @@ def test_a_rebuild_that_compares_nothing_proves_nothing(capsys, monkeypatch, arg
 
 def test_a_wrong_setting_is_named_by_its_variable(capsys, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("TOKENGRID_PAGE_MAX", "none")
-    (tmp_path / "demo").mkdir()
-    (tmp_path / "demo" / "catalog.db").touch()
+    left_by_a_demo(tmp_path)
     assert cli.run(["bill", "list", "--var", str(tmp_path)]) == 2
     assert "TOKENGRID_PAGE_MAX" in capsys.readouterr().err
+
+
+def left_by_a_demo(folder: Path) -> Path:
+    """As far as files' names go."""
+    (folder / "demo").mkdir()
+    for service in SERVICES:
+        (folder / "demo" / f"{service}.db").write_text("no database")
+    return folder / "demo"
+
+
+def test_a_database_that_is_gone_is_not_begun_anew(capsys, tmp_path: Path) -> None:
+    folder = left_by_a_demo(tmp_path)
+    (folder / "quota.db").unlink()
+    assert cli.run(["bill", "list", "--var", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert one_sentence(said)
+    assert "quota.db" in said
+    assert not (folder / "quota.db").exists()
+
+
+def test_a_file_that_is_no_database_is_told_in_one_sentence(capfd, tmp_path: Path) -> None:
+    left_by_a_demo(tmp_path)
+    assert cli.run(["bill", "list", "--var", str(tmp_path)]) == 1
+    assert one_sentence(capfd.readouterr().err)
 
 
 def test_a_folder_that_no_demo_has_left_is_not_wiped(capsys, tmp_path: Path) -> None:
