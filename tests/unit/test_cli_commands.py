@@ -18,6 +18,7 @@ from shared.config import SERVICES
 from shared.errors import MalformedCommand, TokengridError
 from tokengrid import cli
 from tokengrid.commands import bill_rebuild, subscription
+from tokengrid.demo.run import MARKER
 
 COMMANDS = ("demo", "up", "down", "status", "serve", "catalog", "account", "bill", "audit", "events")
 SUBCOMMANDS = {
@@ -224,6 +225,15 @@ def test_a_folder_that_no_demo_has_left_is_not_wiped(capsys, tmp_path: Path) -> 
     assert cli.run(["demo", "--var", str(tmp_path)]) == 1
     assert one_sentence(capsys.readouterr().err)
     assert precious.read_text() == "keep"
+
+
+@pytest.mark.parametrize("month", ["1970-01", "2999-01"])
+def test_a_month_that_cannot_be_leaves_what_the_last_demo_left(capsys, tmp_path: Path, month: str) -> None:
+    folder = left_by_a_demo(tmp_path)
+    (folder / MARKER).touch()
+    assert cli.run(["demo", "--month", month, "--calls", "1", "--accounts", "1", "--var", str(tmp_path)]) == 1
+    assert one_sentence(capsys.readouterr().err)
+    assert (folder / "quota.db").read_text() == "no database"
 
 
 def test_status_of_nothing_is_an_empty_list(capsys, tmp_path: Path) -> None:
