@@ -173,8 +173,9 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def _refusal(name: str, faults: Iterable[FileFault], verdict: str = "is no catalogue") -> MalformedCommand:
-    ordered = [str(fault) for fault in sorted(faults)]
-    shown = ordered[:FAULTS_SHOWN_MAX]
+    ordered = sorted(faults)
+    shown = [str(fault) for fault in ordered[:FAULTS_SHOWN_MAX]]
     if len(ordered) > len(shown):
         shown.append(f"and {len(ordered) - len(shown)} more")
-    return MalformedCommand("\n  ".join([f"{name} {verdict}:", *shown]), {"file": name, "faults": shown})
+    details = {"file": name, "faults": shown, "found": [fault._asdict() for fault in ordered]}
+    return MalformedCommand("\n  ".join([f"{name} {verdict}:", *shown]), details)

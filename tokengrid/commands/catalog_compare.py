@@ -14,6 +14,7 @@ import msgspec
 import typer
 
 from services.catalog.files import CatalogueFile, Imported, load_file, read_file
+from shared.errors import MalformedCommand
 from tokengrid.commands.catalog_options import (
     PLURALS,
     WORDS,
@@ -60,7 +61,13 @@ def validate(
     json: AsJson = False,
 ) -> None:
     """Check a catalogue file: every error at once, each with its line. Exit code 1 where there is one."""
-    read = read_file(file)
+    try:
+        read = read_file(file)
+    except MalformedCommand as error:
+        if not json or "found" not in error.details:
+            raise
+        print_json({"faults": error.details["found"], "warnings": []})
+        raise typer.Exit(1) from None
     faults, warnings = list(read.faults), []
     if against is not None:
         with asking(against, var) as ask:
