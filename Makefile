@@ -79,7 +79,7 @@ status: $(VENV)/.runtime ## Show what `make up` started
 bench: $(VENV)/.runtime ## Measure, as ratios within one run
 	@$(BIN)/tokengrid bench $(ARGS)
 
-bench-full: $(VENV)/.runtime ## Measure growth as well, to 10 million events: a quarter of an hour, 20 GB of disk
+bench-full: $(VENV)/.runtime ## Measure growth as well, to 10 million events: half an hour, 20 GB of disk
 	@$(BIN)/tokengrid bench --full $(ARGS)
 
 docs: $(VENV)/.dev ## Write docs/reference from the contracts

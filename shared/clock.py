@@ -49,6 +49,8 @@ def period_bounds(period: str) -> tuple[datetime, datetime]:
 
     Raises ValueError unless `period` is `YYYY-MM`.
     """
+    if len(period) != len("YYYY-MM") or not period.isascii():  # strptime takes 2026-6 as well
+        raise ValueError(f"{period!r} is not YYYY-MM")
     start = datetime.strptime(period, "%Y-%m").replace(tzinfo=SHANGHAI)
     after = start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
     return start.astimezone(UTC), after.astimezone(UTC)

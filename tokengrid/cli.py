@@ -16,6 +16,7 @@ from typing import Any
 import typer
 from nameko.exceptions import RemoteError
 from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
 
 from shared import collector
 from shared.errors import TokengridError
@@ -87,6 +88,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return USAGE
     except RemoteError as error:
         _say(f"The service failed: {error}")
+    except SQLAlchemyError as error:
+        why = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
+        _say(f"The database cannot be used: {why.splitlines()[0].rstrip('.')}.")
     except BrokenPipeError:
         _discard_output()
     except OSError as error:
@@ -104,9 +108,9 @@ def _command() -> Any:
 
 def _sentence(error: TokengridError) -> str:
     """What was refused, and for a malformed command which fields."""
-    fields = error.details.get("fields", {})
-    named = "; ".join(f"{name}: {' '.join(map(str, complaints))}" for name, complaints in sorted(fields.items()))
-    text = f"{error}: {named}" if named else str(error)
+    fields = {name: " ".join(map(str, said)) for name, said in sorted(error.details.get("fields", {}).items())}
+    named = "; ".join(f"{name}: {said}" for name, said in fields.items() if said not in str(error))
+    text = f"{str(error).rstrip('.')}: {named}" if named else str(error)
     if text.partition(" ")[0].isalpha():  # not the name of a file
         text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else f"{text}."

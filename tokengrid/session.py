@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import eventlet.debug
+
 from shared import telemetry
 from shared.clock import Clock
 from shared.config import SERVICES, Settings
@@ -98,11 +100,12 @@ def _log_as_asked() -> None:
         logging.basicConfig(level=settings.log_level, stream=sys.stderr)
     else:
         logging.getLogger().addHandler(logging.NullHandler())
+        eventlet.debug.hub_exceptions(False)  # what ends a service's start is raised to us as well
 
 
 @contextmanager
 def session(against: Against, var: Path) -> Iterator[Client]:
-    """A client of the services. SetupFailed: no demo has run there, or nothing is up."""
+    """A client of the services. SetupFailed: no demo has run there, a database of it is gone, or nothing is up."""
     if against is Against.up:
         with attached(var) as client:
             yield client
@@ -110,5 +113,8 @@ def session(against: Against, var: Path) -> Iterator[Client]:
     folder = demo_folder(var)
     if not (folder / "catalog.db").exists():
         raise SetupFailed(f"There is no demo's data in {folder}: run `tokengrid demo` first, or add `--against up`.")
+    for name in SERVICES:  # a service would begin an empty one in its place
+        if not any(folder.glob(f"{name}.db")) and not (name == "quota" and any(folder.glob("quota_[0-9]*.db"))):
+            raise SetupFailed(f"There is no database {folder / name}.db: run `tokengrid demo` again, or put it back.")
     with embedded(folder) as client:
         yield client

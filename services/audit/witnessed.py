@@ -127,5 +127,5 @@ def refused(command: Refuse, origin: str, witnesses: Witnesses, version: int, no
 def _of_witnesses(witnesses: Witnesses) -> list[VerifierKey]:
     found = [key for key in witnesses if key.kind == COSIGNATURE]
     if not found:
-        raise AuditFailed("no witness is known here")
+        raise AuditFailed("no witness is known here: add its verifier key to TOKENGRID_WITNESS_KEYS")
     return found

@@ -169,9 +169,10 @@ class BillingApplication(RoomApplication):
         return {"bills": shown, "more": len(rows) > limit}
 
     def charge_file(self, query: ChargeFile) -> dict[str, Any]:
-        """The next charge file of a period."""
+        """The next charge file of a period. Raises UnknownOperator."""
         self.books.catch_up()
         with reading.snapshot(self.engine) as connection:
+            check_operator(connection, query.operator, self.catalogue.view)
             return next_charge_file(connection, query, self._page(query.limit))
 
     def close_status(self, query: CloseStatus) -> dict[str, Any]:
@@ -184,10 +185,13 @@ class BillingApplication(RoomApplication):
             return close_status(connection, query.period, self.settings.logs("quota"), query.operator)
 
     def focus(self, query: Focus) -> dict[str, Any]:
-        """The next rows of a period in FOCUS."""
+        """The next rows of a period in FOCUS. Raises UnknownOperator."""
         self.books.catch_up()
         limit = min(max(query.limit, 1), self.settings.page_max)
         view = self.catalogue.view
+        if query.operator is not None:
+            with self.engine.connect() as connection:
+                check_operator(connection, query.operator, view)
         page = focus_page(self.engine, self.log, view, query.operator, query.period, query.after, limit)
         return {"csv": focus_csv(page.rows), "count": len(page.rows), "last": page.last, "more": page.more}
 

@@ -70,17 +70,6 @@ class Renewal:
         self._catch_up()
         return Done(advanced, settled, self._order(send))
 
-    def forget_done(self) -> int:
-        """Drop orders that quota is known to have carried out: after the read model was built anew."""
-        g, e, o = t.grants.c, t.endings.c, t.orders.c
-        granted = sa.exists().where(g.operator == o.operator, g.account == o.account, g.name == o.name)
-        ended = sa.exists().where(
-            e.operator == o.operator, e.account == o.account, e.grant == o.name, e.kind == "voided"
-        )
-        gone = ((o.kind == "grant") & granted) | ((o.kind == "void") & ended)
-        with self._engine.begin() as connection:
-            return int(connection.execute(sa.delete(t.orders).where(gone)).rowcount)
-
     # --- periods that are due ----------------------------------------------------------------------
     def _advance(self) -> int:
         until = self._clock() + timedelta(seconds=self._settings.subscribe_ahead_s)

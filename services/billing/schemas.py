@@ -45,6 +45,7 @@ from shared.errors import (
     MalformedCommand,
     UnknownAccount,
     UnknownBill,
+    UnknownOperator,
 )
 
 # --- answers ---------------------------------------------------------------------------------
@@ -257,8 +258,8 @@ METHODS: tuple[Method, ...] = (
     Method("bill", BillOf, "The bill and its account.", BillAnswer, (MalformedCommand, UnknownBill)),
     Method("bill_page", BillPage, "The page.", BillHtml, (MalformedCommand, UnknownBill)),
     Method("bills", Bills, "A page of bills.", BillList, (MalformedCommand,)),
-    Method("charge_file", ChargeFile, "The file.", ChargeFileAnswer, (MalformedCommand,)),
-    Method("focus", Focus, "The rows.", FocusAnswer, (MalformedCommand,)),
+    Method("charge_file", ChargeFile, "The file.", ChargeFileAnswer, (MalformedCommand, UnknownOperator)),
+    Method("focus", Focus, "The rows.", FocusAnswer, (MalformedCommand, UnknownOperator)),
     Method("statements", Statements, "A page of statements.", StatementList, (MalformedCommand,)),
     Method("settlement", Settlement, "Fen by operators.", SettlementAnswer, (MalformedCommand,)),
     Method("usage", UsageOf, "The days of the period.", UsageAnswer, (MalformedCommand, UnknownAccount)),

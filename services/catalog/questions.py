@@ -34,6 +34,8 @@ class ListQuestion(Question, frozen=True, kw_only=True):
 class Models(ListQuestion, frozen=True, kw_only=True):
     """Models."""
 
+    NAME = "models"
+
     family: Slug | None = None
     status: Literal["active", "deprecated", "retired"] | None = None
 
@@ -41,11 +43,15 @@ class Models(ListQuestion, frozen=True, kw_only=True):
 class OneModel(Question, frozen=True, kw_only=True):
     """One model, retired or not."""
 
+    NAME = "model"
+
     model: Slug
 
 
 class OneRateCard(Question, frozen=True, kw_only=True):
     """What an operator charges for a model."""
+
+    NAME = "rate_card"
 
     operator: Slug
     model: Slug
@@ -54,12 +60,16 @@ class OneRateCard(Question, frozen=True, kw_only=True):
 class RateCards(ListQuestion, frozen=True, kw_only=True):
     """Rate cards."""
 
+    NAME = "rate_cards"
+
     operator: Slug | None = None
     model: Slug | None = None
 
 
 class Plans(ListQuestion, frozen=True, kw_only=True):
     """Offers."""
+
+    NAME = "plans"
 
     operator: Slug | None = None
     kind: c.PlanKind | None = None
@@ -68,6 +78,8 @@ class Plans(ListQuestion, frozen=True, kw_only=True):
 class OnePlan(Question, frozen=True, kw_only=True):
     """One offer."""
 
+    NAME = "plan"
+
     operator: Slug
     plan: Slug
 
@@ -75,13 +87,19 @@ class OnePlan(Question, frozen=True, kw_only=True):
 class Operators(ListQuestion, frozen=True, kw_only=True):
     """Operators."""
 
+    NAME = "operators"
+
 
 class Regions(ListQuestion, frozen=True, kw_only=True):
     """Regions."""
 
+    NAME = "regions"
+
 
 class DataCentres(ListQuestion, frozen=True, kw_only=True):
     """Data centres."""
+
+    NAME = "data_centres"
 
     operator: Slug | None = None
     region: Slug | None = None
@@ -89,6 +107,8 @@ class DataCentres(ListQuestion, frozen=True, kw_only=True):
 
 class Deployments(ListQuestion, frozen=True, kw_only=True):
     """Where models run."""
+
+    NAME = "deployments"
 
     model: Slug | None = None
     operator: Slug | None = None
@@ -98,6 +118,8 @@ class Deployments(ListQuestion, frozen=True, kw_only=True):
 class Tariffs(ListQuestion, frozen=True, kw_only=True):
     """Wholesale tariffs."""
 
+    NAME = "tariffs"
+
     home: Slug | None = None
     serving: Slug | None = None
     model: TariffModel | None = None
@@ -106,11 +128,15 @@ class Tariffs(ListQuestion, frozen=True, kw_only=True):
 class Policies(ListQuestion, frozen=True, kw_only=True):
     """Routing policies."""
 
+    NAME = "policies"
+
     operator: Slug | None = None
 
 
 class History(Command, frozen=True, kw_only=True):
     """Every version of one item. `key`: as in its stream, such as `shanghai-telecom/kimi-k2.5` of a rate card."""
+
+    NAME = "history"
 
     kind: KindName
     key: Reference
@@ -120,6 +146,8 @@ class Compare(Command, frozen=True, kw_only=True):
     """What differs between what holds at `before` and what holds at `after`, both as recorded by `known_at` (all that
     is known). Either may be the earlier one."""
 
+    NAME = "compare"
+
     before: Instant
     after: Instant
     known_at: Instant | None = None
@@ -127,6 +155,8 @@ class Compare(Command, frozen=True, kw_only=True):
 
 class Imports(Command, frozen=True, kw_only=True):
     """Price imports behind log position `after`, at most `limit`."""
+
+    NAME = "imports"
 
     after: Count = 0
     limit: Limit = LIMIT_DEFAULT

@@ -50,6 +50,8 @@ class Balance(Command, frozen=True, kw_only=True):
     recorded, and expiry judged at it; an instant to come judges expiry only. `known_at`: of what had been recorded
     by then. Both: what was known then of what had happened by then."""
 
+    NAME = "balance"
+
     operator: Slug
     account: AccountId
     at: Instant | None = None
@@ -60,6 +62,8 @@ class Statement(Command, frozen=True, kw_only=True):
     """The account's events by version, oldest first, or newest first: those after version `after` and before version
     `before`, that happened (event time) at `since` or later and earlier than `until`, and had been recorded by
     `known_at`; at most `limit`. For the next page give `next` as `after`, or, newest first, as `before`."""
+
+    NAME = "statement"
 
     operator: Slug
     account: AccountId
@@ -81,6 +85,8 @@ class Statement(Command, frozen=True, kw_only=True):
 class Find(Command, frozen=True, kw_only=True):
     """What a request did: a grant, a reservation, a debit, by the name its request gave it."""
 
+    NAME = "find"
+
     operator: Slug
     account: AccountId
     name: Name
@@ -89,6 +95,8 @@ class Find(Command, frozen=True, kw_only=True):
 class Balances(Command, frozen=True, kw_only=True):
     """A shard's accounts in order after `operator/account`, at most `limit`."""
 
+    NAME = "balances"
+
     shard: Shard = 0
     after: Reference = ""
     limit: Count = 500
@@ -96,6 +104,8 @@ class Balances(Command, frozen=True, kw_only=True):
 
 class Sweep(Command, frozen=True, kw_only=True):
     """Expire what is due at `until` (now, and no later than now), at most `limit` things."""
+
+    NAME = "sweep"
 
     operator: Slug | None = None
     until: Instant | None = None

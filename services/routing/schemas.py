@@ -26,12 +26,16 @@ from shared.errors import (
 class Call(Command, frozen=True, kw_only=True):
     """One call of a home operator."""
 
+    NAME = "call"
+
     operator: Slug
     call: RequestId
 
 
 class Deployments(Command, frozen=True, kw_only=True):
     """Deployments in force now, of one model or of all, by name after `after`, at most `limit`."""
+
+    NAME = "deployments"
 
     model: Slug | None = None
     after: Reference = ""

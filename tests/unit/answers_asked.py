@@ -218,7 +218,6 @@ BEFORE_ANYTHING: dict[str, Fields] = {
     "quota.sweep": {},
     "billing.settlement": {"period": JULY},
     "billing.statements": {"period": JULY},
-    "billing.charge_file": {"operator": EAST, "period": JULY},
     "billing.focus": {"period": JULY},
     "billing.close_status": {"period": JULY},
     "billing.settle_period": {"period": JULY, "quota_position": 0},

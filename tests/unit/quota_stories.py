@@ -13,8 +13,6 @@ from tests.unit.quota_world import World
 POINT = 1000
 KIMI = {"model": "kimi-k2.5"}
 
-NUMBERED = {"settle": "usage", "debit": "usage"}
-
 
 class Story:
     """Reads the lines of a story to the real application, and what came of them back as a line."""

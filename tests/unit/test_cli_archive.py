@@ -1,4 +1,4 @@
-"""`tokengrid archive` over an archive and over nothing: what it prints, refuses, and its exit codes."""
+"""`tokengrid audit archive` over an archive and over nothing: what it prints, refuses, and its exit codes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("pyarrow", reason="the extra `archive` is not installed")
 
+from shared.transparency.keys import SigningKey
 from tests.unit.archive_world import World, a_few_days
 from tokengrid import cli
 from tokengrid.session import demo_folder
@@ -31,6 +32,12 @@ def test_verify_and_its_keys(capsys: Any, world: World) -> None:
     other = keys["quota"].replace("/quota+", "/billing+")
     code, out, _ = run(capsys, "verify", world.archive, "--key", other)
     assert code != 0
+    assert run(capsys, "verify", world.archive, "--key", "nonsense")[0] == 1
+    of_a_shard = str(SigningKey.generate("tokengrid/quota-0").verifier)
+    code, out, err = run(capsys, "verify", world.archive, "--key", of_a_shard)
+    assert (code, out) == (2, "")
+    assert "quota-0" in err
+    assert run(capsys, "restore", world.archive, "--database", "nonsense")[0] == 1
 
 
 def test_statement_and_restore(capsys: Any, world: World, tmp_path: Path) -> None:

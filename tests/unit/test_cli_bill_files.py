@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,8 +72,19 @@ class TestFocus:
         assert f"{ACCOUNTS} rows" in capsys.readouterr().out
         assert len(read(text("june.csv"))) == ACCOUNTS
         assert check_focus(text("june.csv")) == []
-        assert cli.run(["bill", "focus", "2026-06", "other.csv", "--operator", "another"]) == 0
-        assert read(text("other.csv")) == []
+        assert cli.run(["bill", "focus", "2026-06", "other.csv", "--operator", OPERATOR]) == 0
+        assert text("other.csv") == text("june.csv")
+
+    def test_no_file_is_made_of_an_operator_that_is_not_there(self, capsys: pytest.CaptureFixture[str]) -> None:
+        for command in ("focus", "charge-file"):
+            assert cli.run(["bill", command, "2026-06", "other.csv", "--operator", "another"]) == 1
+            assert "No operator 'another'." in capsys.readouterr().err
+            assert not Path("other.csv").exists()
+
+    def test_a_folder_is_no_file_to_write(self, capsys: pytest.CaptureFixture[str]) -> None:
+        for command, folder in itertools.product(("focus", "charge-file"), ("/", ".")):
+            assert cli.run(["bill", command, "2026-06", folder, "--operator", OPERATOR]) == 1
+            assert capsys.readouterr().err == f"{folder}: Is a directory\n"
 
     def test_a_file_that_could_not_be_finished_is_not_there(
         self, app: BillingApplication, monkeypatch: pytest.MonkeyPatch

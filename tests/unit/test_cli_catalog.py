@@ -116,6 +116,10 @@ def test_a_file_by_itself_is_checked_without_any_service(run: Run, tmp_path: Pat
     assert run("validate", "faulty.yaml") == (1, "", f"faulty.yaml is no catalogue:\n  {IN_LINES[0]}.\n")
     Path("changed.yaml").write_text(CHANGED)
     assert run("validate", "changed.yaml") == (0, "changed.yaml: 2 items, nothing wrong by itself.\n", "")
+    for text, lines in (("models: [1\n", [2]), ("plans:\n- nonsense: 1\n  fee_fen: x\n", [2, 2, 2, 2, 2, 3])):
+        Path("unreadable.yaml").write_text(text)
+        code, shown, _ = run("validate", "unreadable.yaml", "--json")
+        assert (code, [fault["line"] for fault in json.loads(shown)["faults"]]) == (1, lines)
 
 
 def test_what_cannot_be_read_is_told_to_programs_too(run: Run, tmp_path: Path) -> None:

@@ -56,6 +56,14 @@ def test_the_published_methods_are_those_of_the_service(service: str) -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
+def test_what_a_method_takes_is_refused_by_the_methods_name(service: str) -> None:
+    methods: tuple[Method, ...] = importlib.import_module(f"services.{service}.schemas").METHODS
+    named = {method.name: method.takes.NAME for method in methods if method.takes is not None}
+    named.pop("check", None)  # takes what `publish` takes
+    assert [name for name, own in named.items() if own != name] == []
+
+
+@pytest.mark.parametrize("service", SERVICES)
 def test_every_answer_has_a_marshmallow_schema(service: str) -> None:
     for method in (*importlib.import_module(f"services.{service}.schemas").METHODS, *LOG_METHODS):
         field = method.answer_field()

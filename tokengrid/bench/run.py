@@ -30,7 +30,7 @@ def run(var: Path, console: Console, store: Store | None = None, *, full: bool =
     """Measure on stores and servers in a temporary folder inside `var`; returns where the figures are.
 
     Without `store`: all where the servers' programs are there, else SQLite alone. `full`: growth as well, which
-    needs PostgreSQL, a quarter of an hour and 12 GB of disk.
+    needs PostgreSQL, half an hour and 20 GB of disk.
     SetupFailed: a server is asked for and cannot be had, or did not start; there is not enough disk.
     """
     if store is None and not full:

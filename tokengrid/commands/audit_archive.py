@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +14,7 @@ from shared.config import Settings
 from shared.errors import SetupFailed, TokengridError
 from shared.units import show_points
 from tokengrid import supervise
+from tokengrid.commands.audit_sources import archive_module, keys_by_log
 from tokengrid.commands.options import (
     VAR,
     Account,
@@ -123,12 +122,14 @@ def verify(
 ) -> None:
     """Check every file, every event, the tiles and the signatures. Exit code 0 only if all is as it was archived."""
     verifying, manifest = archive_module("services.audit.archive.verifying"), archive_module("shared.archive.manifest")
-    keys = _keys(key or [])
+    keys, logs = keys_by_log(key) or {}, manifest.logs_of(folder)
+    unknown = keys.keys() - set(logs)
+    if unknown:  # else a slip of the pen would leave the archive's own key to be believed
+        raise typer.BadParameter(f"the archive has no log {', '.join(sorted(unknown))}, of which a key was given")
     rows, wrong = [], False
-    for log in manifest.logs_of(folder):
-        own = next((text for name, text in keys.items() if name.endswith(f"/{log}")), None)
+    for log in logs:
         try:
-            found = verifying.verify_log(folder, log, own)
+            found = verifying.verify_log(folder, log, keys.get(log))
             rows.append({**found, "days": len(found["days"]), "wrong": ""})
         except TokengridError as error:
             wrong = True
@@ -255,25 +256,8 @@ def _summary(manifest: Any) -> dict[str, Any]:
     }
 
 
-def _keys(texts: list[str]) -> dict[str, str]:
-    """Verifier keys by the name of their log."""
-    return {text.partition("+")[0]: text for text in texts}
-
-
 def _of_those_up(var: Path) -> Databases:
     plan = supervise.read_plan(Path(var).absolute() / "up")
     urls = {p.service: p.env["TOKENGRID_DATABASE"] for p in plan if "TOKENGRID_DATABASE" in p.env}
     shards = {program.env.get("TOKENGRID_QUOTA_SHARDS", "1") for program in plan if program.service == "quota"}
     return Databases(urls, int(max(shards, default="1")))
-
-
-def archive_module(name: str) -> ModuleType:
-    """A module of archives, by its whole name. SetupFailed: what it needs is not installed."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in ("pyarrow", "duckdb", "numpy"):
-            raise SetupFailed(
-                f"Archives need {error.name}, which is not installed: pip install 'tokengrid[archive]'."
-            ) from None
-        raise

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +19,6 @@ from shared.errors import SetupFailed
 from shared.messaging.streams import Offset, connected
 from shared.transparency.keys import VerifierKey
 from tokengrid import up
-from tokengrid.commands.audit_archive import archive_module
 from tokengrid.session import Against, demo_folder, embedded_settings, session
 
 
@@ -92,3 +93,15 @@ def _from_template(database: str) -> dict[str, str]:
     if "{service}" not in database:
         raise SetupFailed("Write {service} into --database, which stands for catalog, quota and so on.")
     return {log: database.replace("{service}", log.replace("-", "_")) for log in SERVICES}
+
+
+def archive_module(name: str) -> ModuleType:
+    """A module of archives, by its whole name. SetupFailed: what it needs is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("pyarrow", "duckdb", "numpy"):
+            raise SetupFailed(
+                f"Archives need {error.name}, which is not installed: pip install 'tokengrid[archive]'."
+            ) from None
+        raise

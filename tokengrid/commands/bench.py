@@ -21,7 +21,7 @@ def bench(
         ),
     ] = None,
     full: Annotated[
-        bool, typer.Option("--full", help="Growth as well: logs of 10 million events; a quarter of an hour.")
+        bool, typer.Option("--full", help="Growth as well: logs of 10 million events; half an hour.")
     ] = False,
 ) -> None:
     """Measure the stores, the ledger and the way through the broker beside their floors and peers."""

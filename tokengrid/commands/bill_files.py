@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +36,7 @@ def focus(
     var: Var = VAR,
 ) -> None:
     """Write a month's bills, and the credit notes issued in it, as FOCUS 1.2 (CSV)."""
+    _refuse_folder(file)
     with asking(against, var) as ask, _whole(file) as out:
         screen, rows, after, more = Screen(console), 0, "", True
         with screen.stage(f"writing {file}", "rows") as tick:
@@ -63,6 +66,7 @@ def charge_file(
     var: Var = VAR,
 ) -> None:
     """Write a month's charges for the phone bill's run (CSV); several files have numbers: charges-1.csv."""
+    _refuse_folder(file)
     with asking(against, var) as ask:
         after, more, number = "", True, 0
         while more:
@@ -95,6 +99,14 @@ def pdf(
         page = ask("billing", "bill_page", number=number)
     print_pdf(page["html"], file)
     typer.echo(f"{file}: bill {number}")
+
+
+def _refuse_folder(file: Path) -> None:
+    """Raises OSError by the name that was given, before a name is made of it: `/` and `.` have none."""
+    if file.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+    if not file.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
 
 
 @contextmanager

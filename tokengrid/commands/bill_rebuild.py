@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from services.billing.rebuild import over_rpc, rebuild
+from shared.errors import TokengridError
 from tokengrid.commands.options import VAR, AsJson, Var, Where, month_or_none, print_json, print_table
 from tokengrid.screen import Screen, console_for
 from tokengrid.session import Against, session
@@ -28,6 +29,9 @@ def rebuild_bills(
     screen = Screen(console_for(json), quiet=json)
     with session(against, var) as client, screen.stage("computing bills again", "bills") as tick:
         found = rebuild(over_rpc(client), month, operator, tick)
+    if not found.bills and (month or operator):  # nothing compared proves nothing
+        of, for_ = f" of {operator}" if operator else "", f" for {month}" if month else ""
+        raise TokengridError(f"No bill{of} was issued{for_}.")
     if json:
         print_json(found._asdict() | {"differences": [each._asdict() for each in found.differences]})
     else:

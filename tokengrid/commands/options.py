@@ -31,12 +31,22 @@ Where = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Operator = Annotated[str, typer.Argument(help="Operator, such as shanghai-telecom.", show_default=False)]
 Account = Annotated[str, typer.Argument(help="Subscriber's account at the operator.", show_default=False)]
+
+
+def not_empty(text: str | None) -> str | None:
+    """A shell variable that was never set is no default: under a new id each repetition would count."""
+    if text == "":
+        raise typer.BadParameter("it is empty")
+    return text
+
+
 RequestKey = Annotated[
     str | None,
     typer.Option(
         "--request-id",
         help="Repeat a command under the same id: it has one effect. Default: a new one.",
         show_default=False,
+        callback=not_empty,
     ),
 ]
 

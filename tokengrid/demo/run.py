@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from services.audit.replay import AuditReport, run_audit
 from services.audit.report import render_html
 from services.catalog.sample import sample_publication
-from shared.clock import FrozenClock, period_bounds, system_clock
+from shared.clock import EARLIEST, FrozenClock, period_bounds, system_clock
 from shared.config import SERVICES
 from shared.contracts import quota as q
 from shared.contracts.base import Command
@@ -79,6 +79,8 @@ def run(options: Options, screen: Screen) -> Outcome:
     start, end = period_bounds(options.period)
     if end > system_clock():
         raise SetupFailed(f"The month {options.period} has not ended yet: choose an earlier one with --month.")
+    if start < EARLIEST:  # told before what the last demo left is cleared away
+        raise SetupFailed(f"The month {options.period} is too long ago: choose a later one with --month.")
     with _services(options, start) as (client, folder, clock):
         chapters = _Chapters(options, screen, client, clock, start, end)
         chapters.publish()
