@@ -199,3 +199,17 @@ def test_it_waits_for_billing_and_says_how_far_it_is(
     with pytest.raises(Unavailable, match=f"{quota.head} of {quota.head + 3}"):
         close(client)
     assert issued(client.app.log) == []
+
+
+def test_whom_billing_comes_to_know_only_while_it_is_waited_for_is_billed_too(tmp_path: Path, quota: QuotaLog) -> None:
+    client = LocalBilling(billing(tmp_path), [quota.head])
+    real = client.call
+
+    def call_and_follow(service: str, method: str, **fields: Any) -> Any:
+        if (service, method) == ("billing", "status"):
+            follow(client.app, quota)
+        return real(service, method, **fields)
+
+    client.call = call_and_follow  # type: ignore[method-assign]
+    closed = close(client)
+    assert [(o["operator"], o["bills"]) for o in closed.operators] == [("cm-gd", 2), ("sh-telecom", 3)]
