@@ -61,5 +61,5 @@ def test_a_month_is_shanghais() -> None:
     assert period_of(start) == "2026-12"
     assert period_of(after) == "2027-01"
     assert day_of(after) == "2027-01-01"
-    with pytest.raises(ValueError, match="does not match"):
+    with pytest.raises(ValueError, match="is not YYYY-MM"):
         period_bounds("June")
