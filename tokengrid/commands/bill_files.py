@@ -64,10 +64,11 @@ def charge_file(
 ) -> None:
     """Write a month's charges for the phone bill's run (CSV); several files have numbers: charges-1.csv."""
     with asking(against, var) as ask:
-        after, more, number = "", True, 0
+        behind, more, number = {"after": "", "voids_after": 0}, True, 0
         while more:
-            made = ask("billing", "charge_file", operator=operator, period=month, after=after, limit=limit)
-            number, after, more = number + 1, made["last"], made["more"]
+            made = ask("billing", "charge_file", operator=operator, period=month, limit=limit, **behind)
+            behind = {"after": made["last"], "voids_after": made["voids_last"]}
+            number, more = number + 1, made["more"] or made["voids_more"]
             wrong = check_charge_file(made["csv"])
             if wrong:
                 raise TokengridError(f"The charge file came damaged: {wrong[0].message}.")
