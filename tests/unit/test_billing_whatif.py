@@ -319,6 +319,11 @@ def test_the_command_shows_a_table_and_writes_files(
     assert "mover-a" in shown
     assert len(list(csv.reader(rows.read_text().splitlines()))) == accounts + 1
     assert ElementTree.parse(chart).getroot().get("viewBox") == "0 0 960 728"
+    nowhere = tmp_path / "nowhere" / "rows.csv"
+    assert cli.run([*asked, "--csv", str(nowhere)]) == 1
+    said = capsys.readouterr()
+    assert "mover-a" in said.out  # what was computed is shown all the same
+    assert "No such file" in said.err
     assert cli.run([*asked, "--json", "--limit", "1"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["what_if_fen"] - told["actual_fen"] == told["difference_fen"] > 0

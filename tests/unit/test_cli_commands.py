@@ -78,6 +78,7 @@ def test_every_command_explains_itself(capsys, name: str) -> None:
         ["account", "grant", "shanghai-telecom", "a", "0"],
         ["bill", "settlement", "June"],
         ["bill", "focus", "June", "june.csv"],
+        ["bill", "focus", "2026-06", "."],
         ["bill", "charge-file", "2026-06", "june.csv"],
         ["bill", "check-focus", "nothing.csv"],
         ["bill", "close", "June"],

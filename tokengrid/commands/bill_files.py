@@ -20,7 +20,7 @@ from tokengrid.session import Against
 FOCUS_PAGE = 200  # bills at a time: about a megabyte
 CHARGES_PAGE = 1000
 
-FileToWrite = Annotated[Path, typer.Argument(help="File to write.", show_default=False)]
+FileToWrite = Annotated[Path, typer.Argument(help="File to write.", dir_okay=False, show_default=False)]
 FileToCheck = Annotated[
     Path, typer.Argument(help="File to check.", exists=True, dir_okay=False, readable=True, show_default=False)
 ]
@@ -34,7 +34,7 @@ def focus(
     var: Var = VAR,
 ) -> None:
     """Write a month's bills, and the credit notes issued in it, as FOCUS 1.2 (CSV)."""
-    with asking(against, var) as ask, _whole(file) as out:
+    with asking(against, var) as ask, whole(file) as out:
         screen, rows, after, more = Screen(console), 0, "", True
         with screen.stage(f"writing {file}", "rows") as tick:
             while more:
@@ -99,7 +99,7 @@ def pdf(
 
 
 @contextmanager
-def _whole(file: Path) -> Iterator[TextIO]:
+def whole(file: Path) -> Iterator[TextIO]:
     """A text to write that becomes `file` only once it is complete."""
     part = file.with_name(f"{file.name}.part")
     try:
