@@ -16,8 +16,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from services.billing.chart import SVG
 from services.billing.whatif import what_if
-from services.billing.whatif_chart import buckets
+from services.billing.whatif_chart import buckets, what_if_chart
 from services.billing.whatif_sums import as_csv, movers, sums
 from services.catalog.files import dump_catalogue
 from shared.contracts.billing import BillIssued
@@ -303,6 +304,12 @@ def test_subscribers_are_counted_by_powers_of_ten() -> None:
         (0, "0", 2),
         (1, "+0.01 to 0.1", 1),
     ]
+
+
+def test_an_operator_s_bills_may_come_to_less_than_nothing() -> None:
+    drawn = what_if_chart("June", [-1], [("a", -5_000, -10_000), ("b", 12_000, 3_000)])
+    shown = [each.text for each in ElementTree.fromstring(drawn).iter(f"{{{SVG}}}text")]
+    assert shown[-9:] == ["-150", "-100", "-50", "0", "50", "100", "150", "a", "b"]
 
 
 def test_the_command_shows_a_table_and_writes_files(
