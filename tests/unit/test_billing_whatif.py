@@ -316,7 +316,7 @@ def test_the_command_shows_a_table_and_writes_files(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(bill_review, "session", lambda *_: contextlib.nullcontext(Logs(world)))
-    file, rows, chart = tmp_path / "other.yaml", tmp_path / "rows.csv", tmp_path / "chart.svg"
+    file, rows, chart = tmp_path / "\udcc4.yaml", tmp_path / "rows.csv", tmp_path / "chart.svg"
     file.write_text(dump_catalogue(dearer(3)))
     asked = ["bill", "what-if", "2026-06", str(file)]
     assert cli.run([*asked, "--csv", str(rows), "--chart", str(chart)]) == 0

@@ -63,7 +63,7 @@ def what_if_month(
             out.writelines(as_csv(rerated))
     if chart is not None:
         totals = [(each.name, each.actual_fen, each.what_if_fen) for each in found.operators]
-        title = f"The bills of {month}, under {file.name}"
+        title = f"The bills of {month}, under {file.name.encode(errors='replace').decode()}"  # a name need not be UTF-8
         with whole(chart) as out:
             out.write(what_if_chart(title, [one.difference_fen for one in rerated], totals))
     for written in (csv, chart):
