@@ -6,6 +6,7 @@ All instants are timezone-aware and in UTC. A carrier's day and month are those 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -47,13 +48,16 @@ def period_of(at: datetime) -> str:
 def period_bounds(period: str) -> tuple[datetime, datetime]:
     """First instant of a period and first instant after it, in UTC.
 
-    Raises ValueError unless `period` is `YYYY-MM`.
+    Raises ValueError unless `period` is `YYYY-MM`, and a month of the calendar that begins and ends in UTC's, too.
     """
-    if len(period) != len("YYYY-MM") or not period.isascii():  # strptime takes 2026-6 as well
+    if not re.fullmatch("[0-9]{4}-[0-9]{2}", period):  # strptime would take `2026-6`, which no bill is of
         raise ValueError(f"{period!r} is not YYYY-MM")
     start = datetime.strptime(period, "%Y-%m").replace(tzinfo=SHANGHAI)
     after = start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
-    return start.astimezone(UTC), after.astimezone(UTC)
+    try:
+        return start.astimezone(UTC), after.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{period} does not begin in UTC's calendar") from None
 
 
 def day_of(at: datetime) -> str:

@@ -56,18 +56,24 @@ def close_month(
     `new_cut_offs`: cut off at the heads of quota's logs as they are now, whatever the bills that are there say. Raises
     whatever is not one operator's matter, such as PeriodOpen; then, and if it is killed, it can be called again.
     """
-    status = client.call("billing", "close_status", period=period, retries=RETRIES)
-    found = _chosen(client, period, status["operators"], operators)
     ends = list(heads(client, "quota").values())
-    known = [0] * len(ends) if new_cut_offs else _cut_offs(status["operators"], len(ends))
-    cut_offs = [cut_off or end for cut_off, end in zip(known, ends, strict=True)]
+
+    def known() -> tuple[dict[str, Any], list[int]]:
+        status = client.call("billing", "close_status", period=period, retries=RETRIES)
+        return status, [0] * len(ends) if new_cut_offs else _cut_offs(status["operators"], len(ends))
+
+    cut_offs = [cut_off or end for cut_off, end in zip(known()[1], ends, strict=True)]
     wait_for_billing(client, cut_offs, screen)
+    # Only now does billing know every account up to there, and with them their operators and bills.
+    status, cut_off_before = known()
+    found = _chosen(client, period, status["operators"], operators)
+    cut_offs = [cut_off or end for cut_off, end in zip(cut_off_before, cut_offs, strict=True)]
     parts = [
         Part(operator["operator"], shard, its["remaining"] + (its["late"] if new_cut_offs else 0))
         for operator in found
         for shard, its in enumerate(operator["shards"])
     ]
-    unpinned = [shard for shard, cut_off in enumerate(known) if not cut_off]
+    unpinned = [shard for shard, cut_off in enumerate(cut_off_before) if not cut_off]
     with screen.stage("issuing the bills", "bills", sum(part.missing for part in parts)) as tick:
         refusals = _issue(client, period, parts, cut_offs, unpinned, tick)
     statements = 0

@@ -13,10 +13,8 @@ import sqlalchemy as sa
 
 from services.billing import reading
 from services.billing import tables as t
-from services.billing.domain.metering import microseconds
 from services.billing.earlier import void_count
 from services.billing.usage import projection_name
-from shared.clock import period_bounds
 from shared.contracts.billing import Statement
 
 
@@ -37,9 +35,9 @@ def close_status(
 
 
 def _operators(connection: sa.Connection, period: str) -> list[str]:
-    """Those with accounts opened by the period's end, by name."""
+    """Those with accounts that the period concerns, by name."""
     c = t.accounts.c
-    asked = sa.select(c.operator).distinct().where(c.opened_us < microseconds(period_bounds(period)[1]))
+    asked = sa.select(c.operator).distinct().where(reading.concerned(period))
     return list(connection.execute(asked.order_by(c.operator)).scalars())
 
 
@@ -68,7 +66,7 @@ def _shard(
     remaining = reading.unbilled_count(connection, operator, period, shard, cut_off or followed)
     late = 0
     if 0 < cut_off < followed:
-        late = reading.unbilled_count(connection, operator, period, shard, followed, cut_off)
+        late = reading.unbilled_count(connection, operator, period, shard, followed) - remaining
     return {
         "quota_log": log,
         "followed": followed,

@@ -25,7 +25,7 @@ def bounds(period: str) -> tuple[datetime, datetime]:
     """`period_bounds`, refusing months outside the calendar."""
     try:
         return period_bounds(period)
-    except (ValueError, OverflowError):
+    except ValueError:
         raise malformed("period", "no month of the calendar") from None
 
 

@@ -80,8 +80,8 @@ class ChargeFile(Command, frozen=True, kw_only=True):
 
 
 class Focus(Command, frozen=True, kw_only=True):
-    """A period in FOCUS 1.2: its bills, then the credit notes issued in it, behind the number `after`, at most `limit`
-    of both. Without an operator, of all."""
+    """A period in FOCUS 1.2: its bills that stand, then the credit notes issued in it, behind the number `after`, at
+    most `limit` of both. Without an operator, of all."""
 
     NAME = "focus"
 

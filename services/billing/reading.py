@@ -91,17 +91,32 @@ def _unbilled(operator: str, period: str, shard: int, quota_position: int) -> tu
         t.accounts.c.operator == operator,
         t.accounts.c.shard == shard,
         t.accounts.c.position <= quota_position,
-        t.accounts.c.opened_us < microseconds(period_bounds(period)[1]),
+        concerned(period, quota_position),
         billed.is_(None),
     )
 
 
-def unbilled_count(
-    connection: sa.Connection, operator: str, period: str, shard: int, quota_position: int, after_position: int = 0
-) -> int:
-    """How many accounts of a shard, known behind `after_position`, still have no bill for the period."""
-    wanted = (t.accounts.c.position > after_position, *_unbilled(operator, period, shard, quota_position))
-    asked = sa.select(sa.func.count()).select_from(t.accounts).where(*wanted)
+def concerned(period: str, quota_position: int | None = None) -> sa.ColumnElement[bool]:
+    """Whether a period concerns an account: opened by its end, or with something of it by the cut-off all the same, as
+    what was dated back before the opening."""
+    a, g, u, c = t.accounts.c, t.grants.c, t.usage.c, t.charges.c
+    wanted = [
+        sa.select(g.position).where(g.operator == a.operator, g.account == a.account, g.period == period),
+        sa.select(u.segment).where(u.operator == a.operator, u.account == a.account, u.period == period),
+        sa.select(c.position).where(c.operator == a.operator, c.account == a.account, c.period == period),
+    ]
+    if quota_position is not None:
+        wanted[0] = wanted[0].where(g.position <= quota_position)
+        wanted[1] = wanted[1].where(u.segment <= quota_position)
+    # Look-ups by index, as above, and only of accounts that are younger than the period.
+    dated_back = (of.limit(1).scalar_subquery().is_not(None) for of in wanted)
+    return sa.or_(a.opened_us < microseconds(period_bounds(period)[1]), *dated_back)
+
+
+def unbilled_count(connection: sa.Connection, operator: str, period: str, shard: int, quota_position: int) -> int:
+    """How many accounts of a shard still have no bill for the period."""
+    asked = sa.select(sa.func.count()).select_from(t.accounts)
+    asked = asked.where(*_unbilled(operator, period, shard, quota_position))
     return int(connection.execute(asked).scalar_one())
 
 

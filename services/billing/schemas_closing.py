@@ -85,7 +85,8 @@ class ShardClose(Answer, frozen=True, kw_only=True):
 
     `cut_off`: of the bill that was issued last, to go on with; 0 where none stands. `followed`: how far billing has
     followed `quota_log`. `accounts` = `billed` + `remaining`, those that are without a bill as of the cut-off, or as of
-    now where there is none; `late`: accounts without a bill that became known behind the cut-off.
+    now where there is none; `late`: accounts without a bill of which the period
+    became known behind the cut-off.
     """
 
     quota_log: Slug

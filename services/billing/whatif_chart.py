@@ -93,17 +93,18 @@ def _totals(totals: Sequence[Total]) -> str:
     # In whole yuan where that is fine enough: an axis of odd hundredths cannot be read.
     unit = FEN_PER_YUAN if most >= FEN_PER_YUAN * 10 else 1
     show: Callable[[int], str] = (lambda n: f"{n:,}") if unit > 1 else yuan
-    chart = _bars("operators", [name for name, *_ in totals], most // unit, show)
-    if any(fen < 0 for _, *both in totals for fen in both):
-        chart.range = (-chart.range[1], chart.range[1])
-        chart.y_labels = sorted({*chart.y_labels, *(-label for label in chart.y_labels)})
+    below = any(fen < 0 for _, *both in totals for fen in both)
+    chart = _bars("operators", [name for name, *_ in totals], most // unit, show, below)
     chart.add("", [{"value": before // unit, "color": ACTUAL} for _, before, _ in totals])
     chart.add("", [{"value": after // unit, "color": WHAT_IF} for _, _, after in totals])
     return bare(chart.render_tree())
 
 
-def _bars(name: str, labels: Sequence[str], most: int, show: Callable[[int], str]) -> pygal.Bar:
+def _bars(name: str, labels: Sequence[str], most: int, show: Callable[[int], str], below: bool = False) -> pygal.Bar:
+    """Up to `most`, and if `below`, as far below zero."""
     steps = axis_labels(most)
+    if below:
+        steps = [*(-step for step in reversed(steps[1:])), *steps]
     assert all(low < high for low, high in pairwise(steps))
     chart = pygal.Bar(
         style=Style(**STYLE),
@@ -117,7 +118,7 @@ def _bars(name: str, labels: Sequence[str], most: int, show: Callable[[int], str
         show_legend=False,
         print_values=False,
         y_labels=steps,
-        range=(0, steps[-1]),
+        range=(steps[0], steps[-1]),
         value_formatter=lambda value: show(int(value)),
         x_labels=labels,
         truncate_label=-1,

@@ -9,6 +9,8 @@ import pytest
 
 from services.billing.application import BillingApplication
 from services.billing.domain.late import Earlier, carried
+from services.billing.questions import CloseStatus
+from shared.contracts import catalog as c
 from shared.contracts.base import Usage
 from shared.errors import MalformedCommand, NotCaughtUp
 from tests.unit.billing_world import (
@@ -17,6 +19,7 @@ from tests.unit.billing_world import (
     QuotaLog,
     bill_of,
     billing,
+    catalogue,
     follow,
     issue,
     july,
@@ -180,6 +183,51 @@ class TestLateUsage:
 )
 def test_up_to_where_earlier_bills_of_august_carry(bills: list[Earlier], expected: dict[str, int]) -> None:
     assert carried(bills, "2026-08") == expected
+
+
+class TestDatedBackBeforeTheOpening:
+    @pytest.fixture
+    def quota(self) -> QuotaLog:
+        quota = QuotaLog(account="young")
+        quota.open(account="old")
+        quota.open(july(1, 0, 30))
+        return quota
+
+    def test_it_is_on_a_bill_of_its_month(self, tmp_path: Path, quota: QuotaLog) -> None:
+        quota.grant("purchase", 1000, june(30), price_fen=70, recorded=july(1, 1))
+        quota.debit(june(30), ONE_FEN, overdrawn=FEN, recorded=july(1, 1))
+        quota.open(july(1, 1), account="of-july")
+        app = billing(tmp_path)
+        follow(app, quota)
+        assert issue(app, quota)["issued"] == 2
+        assert kinds(bill_of(app, "young")) == [("purchase", 70), ("usage", 1)]
+
+    def test_behind_the_cut_off_it_is_told_of(self, tmp_path: Path, quota: QuotaLog) -> None:
+        app = billing(tmp_path)
+        follow(app, quota)
+        assert issue(app, quota)["issued"] == 1
+        quota.debit(june(30), ONE_FEN, overdrawn=FEN, recorded=july(1, 2))
+        follow(app, quota)
+        ((shard,),) = (o["shards"] for o in app.close_status(CloseStatus(period=JUNE))["operators"])
+        assert (shard["remaining"], shard["late"]) == (0, 1)
+        assert issue(app, quota)["issued"] == 1
+        assert kinds(bill_of(app, "young")) == [("usage", 1)]
+
+    def test_a_plan_taken_while_the_month_is_closed_is_billed_by_the_next_close(
+        self, tmp_path: Path, quota: QuotaLog
+    ) -> None:
+        quota.open(account="older")
+        quota.open(july(1, 0, 30), account="new")  # by name before those that have their bills by then
+        app, cut_off = billing(tmp_path), quota.head
+        plan = c.Plan(operator="sh-telecom", plan="p", name="P", kind="monthly", fee_fen=990)
+        follow(app, quota, catalogue(plan))
+        assert issue(app, quota, quota_position=cut_off, limit=1)["remaining"] == 1
+        taken = {"operator": "sh-telecom", "request_id": "s", "plan": "p", "occurred_at": june(30).isoformat()}
+        app.submit("subscribe", taken | {"account": "new"})
+        while issue(app, quota, quota_position=cut_off, limit=1)["remaining"]:
+            pass
+        issue(app, quota, quota_position=cut_off, limit=1)
+        assert kinds(bill_of(app, "new")) == [("plan_fee", 33)]
 
 
 class TestReversals:

@@ -16,8 +16,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from services.billing.chart import SVG
 from services.billing.whatif import what_if
-from services.billing.whatif_chart import buckets
+from services.billing.whatif_chart import buckets, what_if_chart
 from services.billing.whatif_sums import as_csv, movers, sums
 from services.catalog.files import dump_catalogue
 from shared.contracts.billing import BillIssued
@@ -305,11 +306,17 @@ def test_subscribers_are_counted_by_powers_of_ten() -> None:
     ]
 
 
+def test_an_operator_s_bills_may_come_to_less_than_nothing() -> None:
+    drawn = what_if_chart("June", [-1], [("a", -5_000, -10_000), ("b", 12_000, 3_000)])
+    shown = [each.text for each in ElementTree.fromstring(drawn).iter(f"{{{SVG}}}text")]
+    assert shown[-9:] == ["-150", "-100", "-50", "0", "50", "100", "150", "a", "b"]
+
+
 def test_the_command_shows_a_table_and_writes_files(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(bill_review, "session", lambda *_: contextlib.nullcontext(Logs(world)))
-    file, rows, chart = tmp_path / "other.yaml", tmp_path / "rows.csv", tmp_path / "chart.svg"
+    file, rows, chart = tmp_path / "\udcc4.yaml", tmp_path / "rows.csv", tmp_path / "chart.svg"
     file.write_text(dump_catalogue(dearer(3)))
     asked = ["bill", "what-if", "2026-06", str(file)]
     assert cli.run([*asked, "--csv", str(rows), "--chart", str(chart)]) == 0
@@ -319,6 +326,11 @@ def test_the_command_shows_a_table_and_writes_files(
     assert "mover-a" in shown
     assert len(list(csv.reader(rows.read_text().splitlines()))) == accounts + 1
     assert ElementTree.parse(chart).getroot().get("viewBox") == "0 0 960 728"
+    nowhere = tmp_path / "nowhere" / "rows.csv"
+    assert cli.run([*asked, "--csv", str(nowhere)]) == 1
+    said = capsys.readouterr()
+    assert "mover-a" in said.out  # what was computed is shown all the same
+    assert "No such file" in said.err
     assert cli.run([*asked, "--json", "--limit", "1"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["what_if_fen"] - told["actual_fen"] == told["difference_fen"] > 0

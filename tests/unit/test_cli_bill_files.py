@@ -120,6 +120,17 @@ class TestChargeFile:
         assert [check_charge_file(text(f"june-{number}.csv")) for number in (1, 2, 3)] == [[], [], []]
         assert text("june-2.csv").splitlines()[0].endswith(",sh-telecom-2026-06-000002")
 
+    def test_a_void_bill_is_taken_back_in_one_of_them(self, app: BillingApplication) -> None:
+        app.submit("void", {"request_id": "v", "number": f"{OPERATOR}-2026-06-000001", "reason": "wrong"})
+        assert cli.run(["bill", "charge-file", "2026-06", "june.csv", "--operator", OPERATOR, "--limit", "1"]) == 0
+        files = [text(f"june-{number}.csv").splitlines() for number in range(1, ACCOUNTS)]
+        assert [[line.split(",")[1] for line in lines if line.startswith("V")] for lines in files] == [
+            [],
+            [f"{OPERATOR}-2026-06-000001"],
+            [],
+            [],
+        ]
+
     def test_a_check_names_every_finding_with_its_line(self, capsys: pytest.CaptureFixture[str]) -> None:
         cli.run(["bill", "charge-file", "2026-06", "june.csv", "--operator", OPERATOR])
         assert cli.run(["bill", "check-charge-file", "june.csv"]) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from shared.errors import PeriodOpen, TokengridError, Unavailable, UnknownOperat
 from shared.sharding import shard_of
 from tests.local_billing import LocalBilling
 from tests.unit.billing_world import JUNE, QuotaLog, accounts, billing, follow, issued, july, june, set_clock
-from tokengrid import closing, following
+from tokengrid import cli, closing, following
+from tokengrid.commands import bill_close
 from tokengrid.screen import Screen
 
 FEN = 2_500_000
@@ -108,7 +110,9 @@ def test_killed_at_any_call_and_run_again_it_comes_to_the_same_bills(
     assert status[0]["statements"] == 2
 
 
-def test_with_new_cut_offs_who_became_known_since_is_billed_too(tmp_path: Path, quota: QuotaLog) -> None:
+def test_with_new_cut_offs_who_became_known_since_is_billed_too(
+    tmp_path: Path, quota: QuotaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = world(tmp_path, quota)
     close(client)
     quota.open(june(30), account="late", recorded=july(1, 1))
@@ -117,8 +121,11 @@ def test_with_new_cut_offs_who_became_known_since_is_billed_too(tmp_path: Path, 
     closed = close(client)
     assert [o["shards"][0]["late"] for o in closed.operators] == [0, 1]
     assert len(hashes(client.app)) == 5
+    monkeypatch.setattr(bill_close, "session", lambda *_: nullcontext(client))
+    assert cli.run(["bill", "close", JUNE]) == 1  # an account has no bill
     closed = close(client, new_cut_offs=True)
     assert (len(hashes(client.app)), closed.cut_offs) == (6, [quota.head])
+    assert cli.run(["bill", "close", JUNE]) == 0
 
 
 def test_a_void_bill_is_made_anew_with_the_months_cut_off(tmp_path: Path, quota: QuotaLog) -> None:
@@ -199,3 +206,17 @@ def test_it_waits_for_billing_and_says_how_far_it_is(
     with pytest.raises(Unavailable, match=f"{quota.head} of {quota.head + 3}"):
         close(client)
     assert issued(client.app.log) == []
+
+
+def test_whom_billing_comes_to_know_only_while_it_is_waited_for_is_billed_too(tmp_path: Path, quota: QuotaLog) -> None:
+    client = LocalBilling(billing(tmp_path), [quota.head])
+    real = client.call
+
+    def call_and_follow(service: str, method: str, **fields: Any) -> Any:
+        if (service, method) == ("billing", "status"):
+            follow(client.app, quota)
+        return real(service, method, **fields)
+
+    client.call = call_and_follow  # type: ignore[method-assign]
+    closed = close(client)
+    assert [(o["operator"], o["bills"]) for o in closed.operators] == [("cm-gd", 2), ("sh-telecom", 3)]

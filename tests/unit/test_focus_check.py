@@ -72,7 +72,7 @@ PLANTED = [  # kind of the row, what is changed in it, the column and rule of th
     ),
     *(
         ("trial", {"BilledCost": bad}, "BilledCost", "NumericFormat")
-        for bad in ("1,000.00", "+1", "¥1", "1.", "½", "1e+2")
+        for bad in ("1,000.00", "+1", "¥1", "1.", "½", "1e+2", "9" * 5000)
     ),
     *(
         ("usage", {"ChargePeriodEnd": bad}, "ChargePeriodEnd", "DateTimeFormat")
@@ -97,7 +97,7 @@ PLANTED = [  # kind of the row, what is changed in it, the column and rule of th
     ("purchase", {"CommitmentDiscountCategory": "Tokens"}, "CommitmentDiscountCategory", "AllowedValues"),
     *(
         ("usage", {"SkuPriceDetails": bad}, "SkuPriceDetails", "KeyValueFormat")
-        for bad in ("kimi", "[]", '{"x_a": [1]}', '{"x_a": 1, "x_a": 2}', '{"model": "kimi"}', '"x_a"')
+        for bad in ("kimi", "[]", '{"x_a": [1]}', "[" * 5000, '{"x_a": 1, "x_a": 2}', '{"model": "kimi"}', '"x_a"')
     ),
     ("cap", {"ChargeCategory": "Tax", "PricingQuantity": "1"}, "PricingQuantity", "PricingQuantity-C-004-C"),
     ("cap", {"ChargeCategory": "Tax", "SkuId": "1"}, "SkuId", "SkuId-C-004-C"),

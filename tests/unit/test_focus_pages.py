@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,3 +77,16 @@ def test_of_one_operator(app: BillingApplication) -> None:
 def test_a_period_without_bills_is_a_header(app: BillingApplication) -> None:
     (page,) = pages(app, 100, period="2020-01")
     assert (page["count"], len(page["csv"].splitlines()), page["last"]) == (0, 1, "east-2026-06-C000001")
+
+
+def test_a_void_bill_has_no_rows_and_the_one_in_its_place_has(tmp_path: Path) -> None:
+    made, quota = billing(tmp_path), QuotaLog()
+    quota.open(operator=EAST)
+    quota.debit(june(3), Usage(input=250_000), overdrawn=100 * FEN, operator=EAST)
+    follow(made, quota, catalogue(c.Operator(operator=EAST, name=" ", home_region="r")))
+    issue(made, quota, operator=EAST)
+    made.submit("void", {"request_id": "v", "number": f"{EAST}-2026-06-000001", "reason": "wrong"})
+    issue(made, quota, operator=EAST)
+    (page,) = pages(made, 100, period=JUNE)
+    assert [(row["InvoiceId"], row["BilledCost"]) for row in read(page["csv"])] == [("east-2026-06-000002", "1.00")]
+    assert check_focus(page["csv"]) == []  # nor does an operator without a name lack one

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -125,7 +124,7 @@ def show(number: BillNumber, against: Where = Against.demo, var: Var = VAR, json
 @app.command()
 def html(
     number: BillNumber,
-    file: Annotated[Path, typer.Argument(help="File to write.", show_default=False)],
+    file: bill_files.FileToWrite,
     against: Where = Against.demo,
     var: Var = VAR,
 ) -> None:

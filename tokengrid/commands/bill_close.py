@@ -39,7 +39,7 @@ def close(
         print_json(_report(month, closed))
     else:
         _show(month, closed)
-    if closed.refusals:
+    if closed.refusals or any(shard["remaining"] or shard["late"] for o in closed.operators for shard in o["shards"]):
         raise typer.Exit(1)
 
 

@@ -22,7 +22,7 @@ from tokengrid.session import Against
 FOCUS_PAGE = 200  # bills at a time: about a megabyte
 CHARGES_PAGE = 1000
 
-FileToWrite = Annotated[Path, typer.Argument(help="File to write.", show_default=False)]
+FileToWrite = Annotated[Path, typer.Argument(help="File to write.", dir_okay=False, show_default=False)]
 FileToCheck = Annotated[
     Path, typer.Argument(help="File to check.", exists=True, dir_okay=False, readable=True, show_default=False)
 ]
@@ -37,7 +37,7 @@ def focus(
 ) -> None:
     """Write a month's bills, and the credit notes issued in it, as FOCUS 1.2 (CSV)."""
     _refuse_folder(file)
-    with asking(against, var) as ask, _whole(file) as out:
+    with asking(against, var) as ask, whole(file) as out:
         screen, rows, after, more = Screen(console), 0, "", True
         with screen.stage(f"writing {file}", "rows") as tick:
             while more:
@@ -68,10 +68,11 @@ def charge_file(
     """Write a month's charges for the phone bill's run (CSV); several files have numbers: charges-1.csv."""
     _refuse_folder(file)
     with asking(against, var) as ask:
-        after, more, number = "", True, 0
+        behind, more, number = {"after": "", "voids_after": 0}, True, 0
         while more:
-            made = ask("billing", "charge_file", operator=operator, period=month, after=after, limit=limit)
-            number, after, more = number + 1, made["last"], made["more"]
+            made = ask("billing", "charge_file", operator=operator, period=month, limit=limit, **behind)
+            behind = {"after": made["last"], "voids_after": made["voids_last"]}
+            number, more = number + 1, made["more"] or made["voids_more"]
             wrong = check_charge_file(made["csv"])
             if wrong:
                 raise TokengridError(f"The charge file came damaged: {wrong[0].message}.")
@@ -110,7 +111,7 @@ def _refuse_folder(file: Path) -> None:
 
 
 @contextmanager
-def _whole(file: Path) -> Iterator[TextIO]:
+def whole(file: Path) -> Iterator[TextIO]:
     """A text to write that becomes `file` only once it is complete."""
     part = file.with_name(f"{file.name}.part")
     try:

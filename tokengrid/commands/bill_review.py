@@ -12,6 +12,7 @@ from services.billing.whatif_chart import what_if_chart
 from services.billing.whatif_sums import Sum, Sums, as_csv, movers, sums
 from services.catalog.files import load_catalogue
 from shared.units import yuan
+from tokengrid.commands.bill_files import whole
 from tokengrid.commands.options import VAR, AsJson, MonthArgument, Var, Where, print_json, print_table
 from tokengrid.screen import Screen, console_for
 from tokengrid.session import Against, session
@@ -28,9 +29,11 @@ def what_if_month(
         list[str] | None, typer.Option(help="Of this operator only; may be repeated.", show_default=False)
     ] = None,
     csv: Annotated[
-        Path | None, typer.Option("--csv", help="Write a row per subscriber, in fen.", metavar="FILE")
+        Path | None, typer.Option("--csv", help="Write a row per subscriber, in fen.", metavar="FILE", dir_okay=False)
     ] = None,
-    chart: Annotated[Path | None, typer.Option("--chart", help="Write a chart (SVG).", metavar="FILE")] = None,
+    chart: Annotated[
+        Path | None, typer.Option("--chart", help="Write a chart (SVG).", metavar="FILE", dir_okay=False)
+    ] = None,
     limit: Annotated[int, typer.Option(min=0, help="Subscribers listed: those whose bill changes most.")] = 10,
     against: Where = Against.demo,
     var: Var = VAR,
@@ -50,19 +53,21 @@ def what_if_month(
     with session(against, var) as client:
         rerated = what_if(client, month, other, operator or (), screen.stage)
     found = sums(rerated)
+    # Shown first: it took long, and a file may not come to be.
+    if json:
+        print_json(_report(month, found, movers(rerated, limit)))
+    else:
+        _show(month, found, movers(rerated, limit))
     if csv is not None:
-        with csv.open("w", encoding="utf-8", newline="") as out:
+        with whole(csv) as out:
             out.writelines(as_csv(rerated))
     if chart is not None:
         totals = [(each.name, each.actual_fen, each.what_if_fen) for each in found.operators]
-        title = f"The bills of {month}, under {file.name}"
-        chart.write_text(what_if_chart(title, [one.difference_fen for one in rerated], totals), encoding="utf-8")
-    if json:
-        print_json(_report(month, found, movers(rerated, limit)))
-        return
-    _show(month, found, movers(rerated, limit))
+        title = f"The bills of {month}, under {file.name.encode(errors='replace').decode()}"  # a name need not be UTF-8
+        with whole(chart) as out:
+            out.write(what_if_chart(title, [one.difference_fen for one in rerated], totals))
     for written in (csv, chart):
-        if written is not None:
+        if written is not None and not json:
             typer.echo(f"{written}: {len(rerated):,} subscribers")
 
 

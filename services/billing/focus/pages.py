@@ -1,4 +1,4 @@
-"""The FOCUS rows of a period, page by page: its bills, then the credit notes that were issued in it.
+"""The FOCUS rows of a period, page by page: its bills that stand, then the credit notes that were issued in it.
 
 Reads the list of bills and the log; decides nothing about a row.
 """
@@ -59,7 +59,7 @@ def _is_note(number: str) -> bool:
 
 def _bills(connection: sa.Connection, operator: str | None, period: str, after: str, limit: int) -> list[Any]:
     c = t.bills.c
-    asked = sa.select(c.number, c.operator).where(c.period == period, c.number > after)
+    asked = sa.select(c.number, c.operator).where(c.period == period, c.number > after, t.STANDS)
     if operator is not None:
         asked = asked.where(c.operator == operator)
     return list(connection.execute(asked.order_by(c.number).limit(limit)))
@@ -87,4 +87,5 @@ def _note(log: EventLog, bill_number: str, number: str) -> b.CreditNoteIssued:
 
 def _name(view: CatalogueView, operator: str, event: b.BillIssued | b.CreditNoteIssued) -> str:
     found = view.in_force(Operator, operator, event.at)
-    return found.item.name if found else operator
+    name = found.item.name if found else ""
+    return name if name.strip() else operator

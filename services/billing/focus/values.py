@@ -12,8 +12,8 @@ from datetime import datetime
 
 from services.billing.focus.columns import ALLOWED, CURRENCIES, Column, Format
 
-# An exponent of more digits is no cost on earth, and would be expanded.
-NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE]-?[0-9]{1,3})?\Z")
+# More digits are no cost on earth; an exponent would be expanded, and Python reads no integer of more than 4,300.
+NUMBER = re.compile(r"-?[0-9]{1,400}(\.[0-9]{1,400})?([eE]-?[0-9]{1,3})?\Z")
 INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z\Z")
 UNIT = re.compile(r"([1-9][0-9]* )?[A-Z][A-Za-z]*( [A-Za-z]+)*(-[A-Z][A-Za-z]*)?(/([1-9][0-9]* )?[A-Z][A-Za-z]*)?\Z")
 PLACEHOLDERS = {"null", "none", "nan", "n/a", "not applicable", "-"}
@@ -76,6 +76,8 @@ def _key_value(column: Column, value: str) -> str:
         pairs = json.loads(value, object_pairs_hook=list)
     except ValueError:
         return "not JSON"
+    except RecursionError:
+        return "a value is an object or an array"
     if not value.startswith("{"):
         return "not an object"
     keys = [key for key, _ in pairs]
