@@ -36,7 +36,6 @@ def focus(
     var: Var = VAR,
 ) -> None:
     """Write a month's bills, and the credit notes issued in it, as FOCUS 1.2 (CSV)."""
-    _refuse_folder(file)
     with asking(against, var) as ask, whole(file) as out:
         screen, rows, after, more = Screen(console), 0, "", True
         with screen.stage(f"writing {file}", "rows") as tick:
@@ -66,7 +65,6 @@ def charge_file(
     var: Var = VAR,
 ) -> None:
     """Write a month's charges for the phone bill's run (CSV); several files have numbers: charges-1.csv."""
-    _refuse_folder(file)
     with asking(against, var) as ask:
         behind, more, number = {"after": "", "voids_after": 0}, True, 0
         while more:
@@ -102,17 +100,11 @@ def pdf(
     typer.echo(f"{file}: bill {number}")
 
 
-def _refuse_folder(file: Path) -> None:
-    """Raises OSError by the name that was given, before a name is made of it: `/` and `.` have none."""
-    if file.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
-    if not file.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
-
-
 @contextmanager
 def whole(file: Path) -> Iterator[TextIO]:
     """A text to write that becomes `file` only once it is complete."""
+    if not file.parent.is_dir():  # told by the name that was given
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
     part = file.with_name(f"{file.name}.part")
     try:
         with part.open("w", encoding="utf-8", newline="") as out:
