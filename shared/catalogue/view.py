@@ -179,14 +179,15 @@ class CatalogueView:
         return None
 
 
-def applicable_rates(card: c.RateCard, usage: Usage, at: datetime) -> Rates:
-    """The rates for a call of this usage at this instant.
+def applicable_rates(card: c.RateCard, usage: Usage, at: datetime, given: int = 0) -> Rates:
+    """The rates for a call of this usage at this instant, or for a part of it behind `given` tokens of input.
 
-    The highest tier whose threshold the call's input exceeds holds for every token of the call (a
-    cliff); below all thresholds the off-peak rates of the minute hold, else the card's own.
+    The highest tier whose threshold the call's input exceeds holds for every token of the call (a cliff), as far as
+    its input is known when a part is charged; below all thresholds the off-peak rates of the minute hold, else the
+    card's own.
     """
     if card.tiers:
-        given = usage.input + usage.cached_input + usage.cache_write
+        given += usage.given
         over = [tier for tier in card.tiers if given > tier.above_input_tokens]
         if over:
             return max(over, key=lambda tier: tier.above_input_tokens).rates

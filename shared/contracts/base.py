@@ -90,8 +90,13 @@ class Usage(Part, frozen=True, kw_only=True):
     output: Tokens = 0
 
     @property
+    def given(self) -> int:
+        """Tokens of input, however they were come by: a rate card's tiers go by them."""
+        return self.input + self.cached_input + self.cache_write
+
+    @property
     def total(self) -> int:
-        return self.input + self.cached_input + self.cache_write + self.output
+        return self.given + self.output
 
 
 class Rates(Part, frozen=True, kw_only=True):

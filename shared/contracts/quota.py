@@ -283,7 +283,8 @@ class Extend(QuotaCommand, frozen=True, kw_only=True):
 
 @command("quota", "settle")
 class Settle(QuotaCommand, frozen=True, kw_only=True):
-    """Charge real usage to a reservation. `final: false` while a stream goes on."""
+    """Charge real usage to a reservation. `final: false` while a stream goes on: its input belongs in the first part,
+    as the rate card's tier is that of the input so far."""
 
     reservation: Name
     usage: Usage

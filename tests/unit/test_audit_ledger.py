@@ -268,6 +268,19 @@ def test_the_price_is_the_tiers_or_the_hours() -> None:
     assert [card.rates(usage, at)[0] for usage, at, _ in cases] == [expected for _, _, expected in cases]
 
 
+def test_a_part_of_a_call_is_of_the_tier_of_its_input_so_far() -> None:
+    def part(name: str, tokens: int, rate: int) -> Entry:
+        of_card = {"model": "tiered", "rate_card": "east/tiered@1", "rates": {"input": rate}}
+        draws = [["g1", tokens * rate]]
+        amount = {"amount": tokens * rate, "freed": draws}
+        return debited(name, tokens, draws, reservation="h", final=False, **of_card, **amount)
+
+    entries = [*START, reserved("h", [["g1", 5000]], model="tiered", rate_card="east/tiered@1")]
+    assert found(*entries, part("one", 60, 10), part("two", 41, 20), part("three", 1, 20)) == []
+    wrong = [("rates are not those of the rate card", 5), ("amount is not usage times rates", 5)]
+    assert found(*entries, part("one", 60, 10), part("two", 41, 10)) == wrong
+
+
 def test_a_price_that_was_superseded_long_ago_is_found_and_one_of_this_minute_is_not() -> None:
     known = prices()
     item = {"operator": "east", "model": "m1", "rates": {"input": 7}}

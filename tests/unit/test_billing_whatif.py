@@ -124,6 +124,10 @@ def _happen(world: World) -> None:
     world.at("2026-06-10 08:10")
     world.of_quota("settle", night.account, reservation=held, usage={"input": 100})
     narrow.use(50)
+    of("in-parts", credit_limit=10**9)
+    held = world.of_quota("reserve", "in-parts", model="kimi", amount=100 * POINT, ttl_s=3600)["request_id"]
+    for final in (False, False, True):
+        world.of_quota("settle", "in-parts", reservation=held, usage={"input": 40}, final=final)
     world.at("2026-06-11")
     world.ask("end_subscription", cut.account, subscription="yearly", at_once=True)
 
@@ -216,6 +220,12 @@ def test_what_if_is_what_quota_itself_would_have_come_to(tmp_path: Path, seed: i
 
 def test_off_peak_is_when_the_call_began(world: World) -> None:
     assert charged(rerated(world, "at-night", catalogue(rate_cards=[card(off_peak=[NIGHT])])).other) == 50
+
+
+def test_a_tier_is_that_of_all_parts_of_a_call_so_far(world: World) -> None:
+    tiers = [{"above_input_tokens": 40 * parts, "rates": {"input": rate}} for parts, rate in ((1, 3000), (2, 7000))]
+    found = rerated(world, "in-parts", catalogue(rate_cards=[card(tiers=tiers)]))
+    assert (charged(found.issued), charged(found.other)) == (120, 40 * (1 + 3 + 7))
 
 
 def test_late_usage_of_an_earlier_month_stays_as_it_is(world: World) -> None:

@@ -103,6 +103,16 @@ def test_a_stream_is_charged_as_it_goes(world: World) -> None:
     assert world.balance()["available"] == 10_000_000 - 900_000
 
 
+def test_all_parts_of_a_call_are_of_the_tier_of_its_input_so_far(world: World) -> None:
+    world.open(points=10**12)
+    hold(world)
+    parts = ({"input": 60_000}, {"cached_input": 40_000, "output": 1}, {"input": 1}, {"output": 1})
+    made = [world.do("settle", reservation="h1", usage=part, final=part is parts[-1]) for part in parts]
+    assert [part["amount"] for part in made] == [60_000 * 1000, 40_000 * 200 + 5000, 2000, 10_000]
+    hold(world, "h2")  # of another call
+    assert world.do("settle", reservation="h2", usage={"output": 1})["amount"] == 5000
+
+
 def test_a_hold_ends_once(world: World) -> None:
     world.open(points=10_000_000)
     hold(world)

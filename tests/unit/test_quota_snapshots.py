@@ -313,7 +313,7 @@ def test_without_the_table_commands_go_on(world: World) -> None:
 def test_the_format_is_counted_up_when_what_is_kept_changes() -> None:
     """Whoever changes what an account is made of: count FORMAT up, keep the new facts, then change this."""
     events = [q.AccountOpened, q.PointsGranted, q.PointsReserved, q.Draw, q.Scope, q.Usage]
-    assert snapshot_module.FORMAT == 2
+    assert snapshot_module.FORMAT == 3
     assert {e.__name__: " ".join(e.__struct_fields__) for e in events} == {
         "AccountOpened": "at recorded_at request_id fingerprint subscriber plan credit_limit",
         "PointsGranted": "at recorded_at request_id fingerprint amount source price_fen scope priority effective_at "

@@ -67,9 +67,10 @@ class Grant:
 
 
 class Hold:
-    """A reservation that has not ended, and what it still holds by grant, in the order of the draw."""
+    """A reservation that has not ended, and what it still holds by grant, in the order of the draw. `given`: the input
+    tokens of its call so far."""
 
-    __slots__ = ("expired", "expires_at", "model", "rate_card", "remaining", "reserved_at")
+    __slots__ = ("expired", "expires_at", "given", "model", "rate_card", "remaining", "reserved_at")
 
     def __init__(self, model: str, rate_card: str, reserved_at: datetime, expires_at: datetime) -> None:
         self.model = model
@@ -78,6 +79,7 @@ class Hold:
         self.expires_at = expires_at
         self.remaining: dict[str, int] = {}
         self.expired = False
+        self.given = 0
 
 
 class Account:

@@ -141,11 +141,13 @@ class Ledger:
         at = instant(e["at"])
         draws, reservation = e["draws"], e.get("reservation")
         paid: dict[str, int] = {}
+        given = 0
         if reservation:
             hold = self._live(position, a, reservation)
             if hold is not None:
                 paid = self._settle(position, a, hold, e)
-                priced_at = hold.reserved_at
+                priced_at, given = hold.reserved_at, hold.given
+                hold.given += sum(rates_of(e["usage"])[:3])
                 if e["rate_card"] != hold.rate_card or e["model"] != hold.model:
                     self._broken("price is not the pinned one", position, a.stream, hold.rate_card, e["rate_card"])
                 if e.get("final", True):
@@ -158,7 +160,7 @@ class Ledger:
             self._check_card(position, a, e, at)
             if e.get("freed"):
                 self._broken("freed without a reservation", position, a.stream, "nothing", e["freed"])
-        self._check_price(position, a, e, amount, priced_at)
+        self._check_price(position, a, e, amount, priced_at, given)
         drawn = overdrawn = e.get("overdrawn", 0)
         a.overdrawn += drawn
         for name, part in draws:
@@ -283,13 +285,13 @@ class Ledger:
             if better is not None:
                 self._broken("rate card was not in force", position, a.stream, better.number, e["rate_card"])
 
-    def _check_price(self, position: int, a: Account, e: Raw, amount: int, at: Any) -> None:
+    def _check_price(self, position: int, a: Account, e: Raw, amount: int, at: Any, given: int) -> None:
         usage = rates_of(e["usage"])
         card = self._prices.card(e["rate_card"])
         if card is None:
             self._broken("no such rate card", position, a.stream, "a published one", e["rate_card"])
             return
-        rates = card.rates(usage, at)
+        rates = card.rates(usage, at, given)
         if rates_of(e["rates"]) != rates:
             self._broken("rates are not those of the rate card", position, a.stream, rates, e["rates"])
         exact = usage[0] * rates[0] + usage[1] * rates[1] + usage[2] * rates[2] + usage[3] * rates[3]

@@ -50,10 +50,11 @@ class Card:
         )
         self.off_peak = [(o["from_minute"], o["to_minute"], rates_of(o["rates"])) for o in item.get("off_peak", ())]
 
-    def rates(self, usage: Rates, at: datetime) -> Rates:
-        """The rates for a call: the highest tier its input exceeds, else those of the time of day, else the card's."""
+    def rates(self, usage: Rates, at: datetime, given: int = 0) -> Rates:
+        """The rates for a call, or for a part of it behind `given` tokens of input: the highest tier its input exceeds,
+        else those of the time of day, else the card's."""
         if self.tiers:
-            given = usage[0] + usage[1] + usage[2]
+            given += usage[0] + usage[1] + usage[2]
             for above, rates in self.tiers:
                 if given > above:
                     return rates

@@ -71,12 +71,13 @@ class Overlay:
         """Whether the other catalogue has a rate card for the model."""
         return f"{operator}/{model}" in self._cards
 
-    def priced(self, operator: str, debit: q.TokensDebited, began_at: datetime) -> Priced:
-        """A debit under the other catalogue. `began_at`: of the call, which decides between peak and off-peak."""
+    def priced(self, operator: str, debit: q.TokensDebited, began_at: datetime, given: int) -> Priced:
+        """A debit under the other catalogue. `began_at`: of the call, which decides between peak and off-peak; `given`:
+        its tokens of input in earlier parts, which count for the tier."""
         card = self._card(operator, debit)
         if card is None:
             return Priced(debit.amount, debit.rate_card)
-        amount = applicable_rates(card.item, debit.usage, began_at).price(debit.usage)
+        amount = applicable_rates(card.item, debit.usage, began_at, given).price(debit.usage)
         return Priced(amount, f"{card.item.key}@{card.number}")
 
     def _card(self, operator: str, debit: q.TokensDebited) -> Version[c.RateCard] | None:

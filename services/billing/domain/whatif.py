@@ -31,6 +31,13 @@ class Begun(NamedTuple):
     months: int
 
 
+class InParts(NamedTuple):
+    """A call that is charged in parts: when it began, and its tokens of input so far."""
+
+    began_at: datetime
+    given: int = 0
+
+
 class Replay:
     """One account up to a cut-off. `begun`: its plan's periods of the billed period."""
 
@@ -38,7 +45,7 @@ class Replay:
         self._operator, self._cut_off, self._overlay = operator, cut_off, overlay
         self._bounds = period_bounds(period)
         self._wallet = Wallet()
-        self._held_since: dict[str, datetime] = {}
+        self._held: dict[str, InParts] = {}
         self._reference: dict[str, str] = {}  # of debits that are under another rate card now
         self._added: dict[tuple[str, str], dict[str, int]] = {}
         self.months: dict[tuple[str, int], int] = {}
@@ -71,19 +78,20 @@ class Replay:
                 self._reverse(event)
             case q.PointsReserved():
                 if self._overlay.reprices(self._operator, event.model):
-                    self._held_since[event.request_id] = event.at
+                    self._held[event.request_id] = InParts(event.at)
             case q.PointsGranted():
                 self._grant(position, event)
             case q.GrantVoided() | q.GrantExpired():
                 self._wallet.end(event)
 
     def _debit(self, event: q.TokensDebited) -> None:
-        take = self._held_since.pop if event.final else self._held_since.get
-        began_at = take(event.reservation, None) or event.at
+        began_at, given = self._held.pop(event.reservation, InParts(event.at))
+        if not event.final:
+            self._held[event.reservation] = InParts(began_at, given + event.usage.given)
         in_period = self._in_period(event.at)
         made = Priced(event.amount, event.rate_card)
         if in_period:
-            made = self._overlay.priced(self._operator, event, began_at)
+            made = self._overlay.priced(self._operator, event, began_at, given)
         family = self._overlay.family(event.model, began_at)
         net = self._wallet.debit(event, made.amount, family, began_at)
         if made.rate_card != event.rate_card:

@@ -90,9 +90,10 @@ class Grant:
 
 
 class Hold:
-    """A reservation that has not ended and what it still holds, by grant. Expired, it holds nothing."""
+    """A reservation that has not ended and what it still holds, by grant. Expired, it holds nothing. `given`: tokens of
+    input in the parts of its call that were charged."""
 
-    __slots__ = ("event", "expired", "expires_at", "remaining", "reserved_at")
+    __slots__ = ("event", "expired", "expires_at", "given", "remaining", "reserved_at")
 
     def __init__(self, event: q.PointsReserved) -> None:
         self.event = event
@@ -100,6 +101,7 @@ class Hold:
         self.expires_at = event.expires_at
         self.remaining = {draw.grant: draw.amount for draw in event.draws}
         self.expired = False
+        self.given = 0
 
     @property
     def amount(self) -> int:
@@ -179,6 +181,8 @@ class Account:
                 self.overdrawn += event.overdrawn
                 if event.reservation and event.final:
                     self._end(event.reservation)
+                elif event.reservation and (hold := self.hold(event.reservation)) is not None:
+                    hold.given += event.usage.given
             case q.PointsReserved():
                 self.holds[event.request_id] = Hold(event)
                 self._reserve(event.draws)

@@ -83,7 +83,8 @@ def settle(command: q.Settle, account: Account, context: Context) -> list[Event]
     """Charge the usage: from the hold, then from other grants, then credit; what is left is owed."""
     hold = _hold(command.reservation, account, context)
     event = hold.event
-    rates = applicable_rates(context.catalogue.rate_card_of(event.rate_card), command.usage, hold.reserved_at)
+    card = context.catalogue.rate_card_of(event.rate_card)
+    rates = applicable_rates(card, command.usage, hold.reserved_at, hold.given)
     amount = rates.price(command.usage)
     refuse_beyond_counting(account.overdrawn + amount)
     held, rest = _take(hold, amount)

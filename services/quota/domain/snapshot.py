@@ -14,7 +14,7 @@ import msgspec
 from services.quota.domain.account import Account, Grant, Hold, Status
 from shared.contracts import quota as q
 
-FORMAT = 2  # counted up whenever the structs below, or the events in them, change: older snapshots are then not read
+FORMAT = 3  # counted up whenever the structs below, or the events in them, change: older snapshots are then not read
 
 
 class _Grant(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -33,6 +33,7 @@ class _Hold(msgspec.Struct, frozen=True, array_like=True, gc=False):
     expires_at: datetime
     remaining: tuple[q.Draw, ...]  # in the order in which they pay
     expired: bool
+    given: int
 
 
 class _Account(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -103,7 +104,7 @@ def _grant(g: Grant) -> _Grant:
 
 
 def _hold(h: Hold) -> _Hold:
-    return _Hold(h.event, h.expires_at, tuple(q.Draw(*part) for part in h.remaining.items()), h.expired)
+    return _Hold(h.event, h.expires_at, tuple(q.Draw(*part) for part in h.remaining.items()), h.expired, h.given)
 
 
 def _thaw_grant(account: Account, found: _Grant) -> None:
@@ -121,7 +122,7 @@ def _thaw_grant(account: Account, found: _Grant) -> None:
 
 def _thaw_hold(found: _Hold) -> Hold:
     hold = Hold(found.event)
-    hold.expires_at, hold.expired = found.expires_at, found.expired
+    hold.expires_at, hold.expired, hold.given = found.expires_at, found.expired, found.given
     hold.remaining = {draw.grant: draw.amount for draw in found.remaining}
     return hold
 
