@@ -152,13 +152,14 @@ def has_accounts(connection: sa.Connection, operator: str) -> bool:
     return found.first() is not None
 
 
-def _account_columns() -> sa.Select[tuple[str, str, str, str]]:
+def _account_columns() -> sa.Select[tuple[str, str, str, str, int, int]]:
     c = t.accounts.c
-    return sa.select(c.operator, c.account, c.opened_at, c.plan)
+    return sa.select(c.operator, c.account, c.opened_at, c.plan, c.closed, c.closed_us)
 
 
 def _account(row: Any) -> Account:
-    return Account(row.operator, row.account, datetime.fromisoformat(row.opened_at), row.plan)
+    operator, account, opened_at, *rest = row
+    return Account(operator, account, datetime.fromisoformat(opened_at), *rest)
 
 
 def inputs(

@@ -28,7 +28,7 @@ accounts = _table(
     "accounts",
     "operator account",
     "operator account opened_at plan subscriber",
-    "position shard opened_us credit_limit closed",
+    "position shard opened_us credit_limit closed closed_us",
 )
 grants = _table(
     "grants",

@@ -107,18 +107,18 @@ def _write_accounts(connection: sa.Connection, shard: int, folded: Metering) -> 
             "subscriber": event.subscriber,
             "credit_limit": event.credit_limit,
             "closed": 0,
+            "closed_us": 0,
         }
         for heard, event in folded.opened
     ]
     insert(connection, t.accounts, rows)
-    for column, values in (("credit_limit", folded.limits), ("closed", folded.closed)):
-        if values:
-            connection.execute(
-                sa.update(t.accounts)
-                .where(t.accounts.c.operator == sa.bindparam("o"), t.accounts.c.account == sa.bindparam("a"))
-                .values({column: sa.bindparam("value")}),
-                [{"o": o, "a": a, "value": value} for (o, a), value in values.items()],
-            )
+    c = t.accounts.c
+    # What else the values name is what is set.
+    of_account = sa.update(t.accounts).where(c.operator == sa.bindparam("o"), c.account == sa.bindparam("a"))
+    limits = [{"o": o, "a": a, "credit_limit": limit} for (o, a), limit in folded.limits.items()]
+    closed = [{"o": o, "a": a, "closed": at, "closed_us": us} for (o, a), (at, us) in folded.closed.items()]
+    for values in filter(None, (limits, closed)):
+        connection.execute(of_account, values)
 
 
 def _write_grants(connection: sa.Connection, folded: Metering) -> None:

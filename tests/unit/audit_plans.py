@@ -54,6 +54,7 @@ PLANS = [
     ),
     _as_you_go("capped", cap_fen=700),
     _as_you_go("committed", commitment_fen=900, usage_discount_percent=15),
+    _as_you_go("leaving", commitment_fen=500),
 ]
 
 
@@ -127,6 +128,7 @@ def subscribed_months(folder: Path) -> Subscribers:
         *((name, "") for name in ("rolling", "welcome", "changing", "pausing", "trying", "bundled", "cancelling")),
         ("capped", "capped"),
         ("committed", "committed"),
+        ("leaving", "leaving"),
         ("credited", ""),
         ("voided", ""),
     ):
@@ -145,6 +147,7 @@ def subscribed_months(folder: Path) -> Subscribers:
     market.use(3, "rolling")
     market.at("06-20 12:00")
     market.use(5, "changing")
+    market.do("close_account", (EAST, "leaving"))
     market.ask("pause_subscription", "pausing", subscription="pausing-yearly", at_once=True)
     market.ask("change_subscription", "changing", subscription="changing-small", plan="large", at_once=True)
     market.at("06-30 23:00")  # July's periods are worked out

@@ -28,7 +28,7 @@ def scene(subscribers: Subscribers) -> Scene:
 def test_untouched_everything_agrees(scene: Scene, period: str) -> None:
     report = audit(scene, period)
     assert report.differences == ()
-    assert report.bills == (0 if period == "2026-08" else 11)
+    assert report.bills == (0 if period == "2026-08" else 12)
 
 
 # --- periods ---------------------------------------------------------------------------------------

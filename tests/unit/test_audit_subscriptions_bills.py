@@ -75,6 +75,18 @@ def test_terms_as_you_go_that_are_not_the_plans(scene: Scene, plan: str, month: 
     assert {found for _, found in of_bills(audit(scene, month))} == {plan}
 
 
+def test_no_commitment_of_a_month_that_began_after_the_account_was_closed(scene: Scene) -> None:
+    commitment = {"kind": "commitment", "fen": 500, "text": "Commitment of 5.00 yuan a month"}
+    made = [json.loads(bill(scene, "leaving", month).state)["bill"]["lines"] for month in (JUNE, JULY)]
+    assert made == [[commitment], []]
+
+    def charge(e: dict[str, Any]) -> None:
+        e["bill"]["lines"], e["bill"]["total_fen"] = [commitment], 500
+
+    scene.tampering.event("billing", bill(scene, "leaving").position, charge)
+    assert ("number of lines is not what was computed", "leaving") in of_bills(audit(scene, JULY))
+
+
 def test_a_credit_that_is_used_twice(scene: Scene) -> None:
     """The second bill takes off what the first has used."""
     june, july = (bill(scene, "credited", month) for month in (JUNE, JULY))

@@ -50,7 +50,7 @@ def test_they_keep_every_row(tmp_path: Path) -> None:
         (grant,) = connection.execute(sa.select(t.grants)).mappings()
         (bill,) = connection.execute(sa.select(t.bills)).mappings()
     assert (grant["position"], grant["amount"], grant["plan"], grant["name"]) == (9, 5, "m-990", "")
-    assert (account["subscriber"], account["closed"]) == ("", 0)
+    assert (account["subscriber"], account["closed"], account["closed_us"]) == ("", 0, 0)
     assert (bill["void"], bill["void_position"], bill["credit_fen"], bill["billing_position"]) == (0, 0, 0, 0)
     assert (bill["serial"], bill["quota_position"], bill["paid_fen"]) == (1, 44, 4)
     assert (account["position"], account["shard"], account["opened_us"], account["credit_limit"]) == (7, 0, 8, 9)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
+from services.billing.domain.metering import microseconds
 from services.billing.domain.rating import Account, Running, Used, rate
 from services.billing.domain.terms import Terms, terms_as_you_go
 from shared.contracts.billing import BillLine, TokenSums
@@ -109,6 +111,23 @@ def test_the_lines_say_why() -> None:
         BillLine(kind="commitment", text="Commitment of 30.00 yuan a month", fen=1_000),
         BillLine(kind="credit", text="Credit", fen=-1),
     )
+
+
+@pytest.mark.parametrize(
+    ("closed", "at", "found"),
+    [
+        (0, None, True),
+        (5, june(1, 0), False),  # as the month began
+        (5, june(1, 0) + timedelta(microseconds=1), True),
+        (6, june(1, 0), True),  # behind the cut-off: the bill does not know of it
+    ],
+)
+def test_no_commitment_of_an_account_that_was_closed_when_the_month_began(
+    closed: int, at: datetime | None, found: bool
+) -> None:
+    view = catalogue(plan("own", commitment_fen=100)).view()
+    account = Account("sh-telecom", "a1", june(1), "own", closed, microseconds(at) if at else 0)
+    assert bool(rate(account, JUNE, view, 5).lines) is found
 
 
 class TestWhoseTerms:

@@ -83,9 +83,10 @@ class Hold:
 
 
 class Account:
-    """A wallet. `opened`: position and event of its opening."""
+    """A wallet. `opened`: position and event of its opening; `closed`: position and instant of its closing."""
 
     __slots__ = (
+        "closed",
         "credit",
         "credit_limit",
         "grants",
@@ -105,6 +106,7 @@ class Account:
         self.status = ""
         self.version = self.credit_limit = self.overdrawn = 0
         self.opened: tuple[int, Raw] | None = None
+        self.closed: tuple[int, datetime] | None = None
         self.grants: dict[str, Grant] = {}
         self.holds: dict[str, Hold] = {}
         self.credit = Grant(0, EPOCH, None, None)
@@ -119,6 +121,9 @@ class Account:
         self.opened = (position, event)
         self.status = "open"
         self.credit_limit = event.get("credit_limit", 0)
+
+    def close(self, position: int, at: datetime) -> None:
+        self.status, self.closed = "closed", (position, at)
 
     def set_status(self, status: str) -> None:
         self.status = status

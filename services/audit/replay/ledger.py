@@ -51,7 +51,7 @@ class Ledger:
             "quota.CreditLimitSet:1": self._credit_limit_set,
             "quota.AccountSuspended:1": lambda _p, a, _e: a.set_status("suspended"),
             "quota.AccountResumed:1": lambda _p, a, _e: a.set_status("open"),
-            "quota.AccountClosed:1": lambda _p, a, _e: a.set_status("closed"),
+            "quota.AccountClosed:1": lambda p, a, e: a.close(p, instant(e["at"])),
         }
 
     def apply(self, position: int, stream: str, topic: str, event: Raw) -> None:

@@ -77,7 +77,12 @@ def statement_of(
 
 def terms_for(issued: Raw, account: Account, prices: Prices, subscribed: Subscribed) -> Terms:
     """The terms as you go: of a subscription, else of the account's plan at the period's start, else at its opening,
-    else the list's."""
+    else the list's; without a commitment of an account that was closed by then."""
+    terms = _terms_of_plan(issued, account, prices, subscribed)
+    return terms._replace(commitment_fen=0) if _closed_before(issued, account) else terms
+
+
+def _terms_of_plan(issued: Raw, account: Account, prices: Prices, subscribed: Subscribed) -> Terms:
     if subscribed.terms is not None:
         return subscribed.terms
     period, known = issued["period"], issued["catalog_position"]
@@ -89,6 +94,14 @@ def terms_for(issued: Raw, account: Account, prices: Prices, subscribed: Subscri
             if version is not None:
                 return terms_of(version.item)
     return Terms()
+
+
+def _closed_before(issued: Raw, account: Account) -> bool:
+    """Whether an account was closed when its bill's period began, as known at the bill's cut-off."""
+    if account.closed is None:
+        return False
+    position, at = account.closed
+    return position <= issued["quota_position"] and at <= period_start(issued["period"])
 
 
 def _grant_lines(operator: str, grants: Iterable[Granted], prices: Prices, known: int) -> dict[str, list[Raw]]:

@@ -112,7 +112,7 @@ class Metering:
         self._closed = closed
         self.opened: list[tuple[Heard, q.AccountOpened]] = []
         self.limits: dict[tuple[str, str], int] = {}
-        self.closed: dict[tuple[str, str], int] = {}  # account -> where it was closed
+        self.closed: dict[tuple[str, str], tuple[int, int]] = {}  # account -> position of its closing, and when it was
         self.granted: list[tuple[Heard, q.PointsGranted]] = []
         self.ended: list[tuple[Heard, q.GrantVoided | q.GrantExpired]] = []
         self._on_time: dict[Kind, dict[str, Sums]] = {}  # rows of segment 0, by stream
@@ -153,7 +153,7 @@ class Metering:
                 if event.grant.startswith(PLAN_GRANTS):
                     self.ended.append((heard, event))
             case q.AccountClosed():
-                self.closed[heard.operator, heard.account] = heard.position
+                self.closed[heard.operator, heard.account] = heard.position, microseconds(event.at)
 
 
 def _none_closed(period: str) -> Collection[str]:  # noqa: ARG001

@@ -47,6 +47,8 @@ def rate(
     `grants`: those that no subscription ordered; `credit_fen`: what is left of the account's credits.
     """
     terms = terms_as_you_go(account, period, catalogue, running)
+    if account.closed_before(period, quota_position):
+        terms = terms._replace(commitment_fen=0)
     lines = plan_lines(account.operator, charges, grants, catalogue)
     lines += usage_lines(usage, late, terms)
     total = sum(line.fen for line in lines)

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from services.billing.domain.charges import Running
+from services.billing.domain.metering import microseconds
 from shared.catalogue.view import CatalogueView
 from shared.clock import period_bounds
 from shared.contracts.catalog import Plan
@@ -18,12 +19,19 @@ from shared.units import POINTS_PER_YUAN
 
 
 class Account(NamedTuple):
-    """Whom the bill is for. `plan` is the offer named when the account was opened."""
+    """Whom the bill is for. `plan` is the offer named when the account was opened; `closed`: the position of its
+    closing in quota's log, 0 while it is open, and `closed_us` when that was, in microseconds since 1970."""
 
     operator: str
     account: str
     opened_at: datetime
     plan: str = ""
+    closed: int = 0
+    closed_us: int = 0
+
+    def closed_before(self, period: str, quota_position: int) -> bool:
+        """Whether it was closed when a period began, as known at a position of quota's log."""
+        return 0 < self.closed <= quota_position and self.closed_us <= microseconds(period_bounds(period)[0])
 
 
 class Terms(NamedTuple):
