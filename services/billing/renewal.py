@@ -166,14 +166,18 @@ class Renewal:
         if not rows:
             return 0
         outcomes = send([msgspec.json.decode(row.command) for row in rows])
-        done, refused = [], []
+        done, refused, awaited = [], [], set()
         for row, outcome in zip(rows, outcomes, strict=True):
             code = outcome.get("error", {}).get("code")
-            if code in FINAL:
+            grant = (row.operator, row.account, row.name)
+            # What is still to be granted is not known to quota, and is to be withdrawn all the same.
+            final = code in FINAL and grant not in awaited
+            if final:
                 refused.append((row, code))
-            if code is None or code in FINAL:
+            if code is None or final:
                 done.append(row)
             else:
+                awaited.add(grant)
                 log.warning("quota does not carry out %s of %s/%s yet: %s", row.name, row.operator, row.account, code)
         self._drop([(row, code) for row, code in refused if not row.name.endswith("/rollover")])
         with self._engine.begin() as connection:

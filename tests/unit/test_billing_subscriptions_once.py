@@ -20,7 +20,7 @@ from shared.errors import (
     UnknownPlan,
     UnknownSubscription,
 )
-from tests.unit.subscription_world import OPERATOR, World, opened
+from tests.unit.subscription_world import OPERATOR, World, opened, shanghai
 
 
 @pytest.fixture
@@ -91,6 +91,32 @@ class TestOnce:
         world.ask("resume_subscription", subscription="s")
         assert world.available() == 30_000
 
+    def test_what_was_paid_for_does_not_begin_again_where_all_that_follow_are_refused(self, world: World) -> None:
+        world.take("small", request_id="s")
+        paid, granted = world.periods(), world.grants()
+        world.at("2026-09-08")  # after seventy days of downtime
+        while world.billing.renew(lambda commands: [{"error": {"code": "LimitExceeded"}} for _ in commands]).anything:
+            pass
+        assert (world.periods(), world.status()[0]["status"]) == (paid, "paused")
+        assert [e.effective_at for e in world.events(s.SubscriptionPaused)][-1] == shanghai("2026-07-01")
+        world.work()
+        assert (len(world.events(s.PlanPeriodStarted)), granted) == (4, ["plan/s/1 30000"])
+
+    def test_points_are_not_withdrawn_before_they_are_granted(self, world: World) -> None:
+        def behind(commands: list[dict[str, Any]]) -> Any:
+            """Quota has not heard of the plan yet."""
+            given = world.quota.execute([c for c in commands if c["command"] == "void_grant"])
+            return [{"error": {"code": "UnknownPlan"}}, *given]
+
+        for command, fields in (("subscribe", {"plan": "small"}), ("end_subscription", {"at_once": True})):
+            about = {"subscription": "subscribe"} if command != "subscribe" else {}
+            world.billing.submit(
+                command, {"operator": OPERATOR, "account": "a", "request_id": command, **about, **fields}
+            )
+        world.billing.renew(behind)
+        world.work()
+        assert (world.available(), [e.fen for e in world.events(s.PlanPeriodCredited)]) == (0, [3000])
+
     def test_the_read_model_can_be_dropped(self, world: World) -> None:
         world.take("rolling")
         world.until("2026-07-15")
@@ -138,6 +164,16 @@ class TestRefusals:
         with pytest.raises(refusal):
             world.ask(command, **fields)
         assert world.billing.log.head() == head
+
+    @pytest.mark.parametrize("command", ["change_subscription", "pause_subscription", "end_subscription"])
+    def test_a_period_is_not_ended_a_second_time_before_it_was(self, world: World, command: str) -> None:
+        name = world.take("small")
+        world.at("2026-06-10")
+        world.ask("pause_subscription", subscription=name, at_once=True)
+        fields = {"plan": "large"} if command == "change_subscription" else {}
+        with pytest.raises(MalformedCommand):
+            world.ask(command, subscription=name, at_once=True, occurred_at="2026-06-05T00:00:00Z", **fields)
+        assert len(world.events(s.PlanPeriodCut)) == 1
 
     def test_a_plan_runs_once_on_an_account(self, world: World) -> None:
         world.take("small")

@@ -192,8 +192,6 @@ def _resume(command: s.ResumeSubscription, thinking: _Thinking) -> None:
     subscription = thinking.found(command.subscription)
     if subscription.paused_from is None or subscription.status(context.at) == "ended":
         raise _not_active(subscription, context.at)
-    if context.at < subscription.begins_at:
-        raise _too_early(f"it begins at {subscription.begins_at.isoformat()}")
     thinking.happen(
         s.SubscriptionResumed(
             **context.stamp(command.request_id), subscription=subscription.name, effective_at=context.at
@@ -223,7 +221,11 @@ def _effective_at(
 ) -> datetime:
     if running is None:
         return max(context.at, subscription.begins_at)
-    return context.at if command.at_once else running.ends_at
+    if not command.at_once:
+        return running.ends_at
+    if running.cut_days is not None:
+        raise _too_early(f"its period was ended since, at {running.ends_at.isoformat()}")
+    return context.at
 
 
 def _refuse_second(plan: str, thinking: _Thinking, but: str) -> None:
@@ -270,7 +272,8 @@ def _settle(command: SettlePeriod, thinking: _Thinking) -> None:
             amount=amount,
             grant=f"{grant_name(subscription.name, period.number)}/rollover" if amount else "",
             starts_at=period.ends_at,
-            ends_at=following.ends_at if following is not None else period.ends_at,
+            # Where it was to end: it may have been cut since, even at its beginning.
+            ends_at=following.started.ends_at if following is not None else period.ends_at,
         )
     )
 
@@ -286,12 +289,14 @@ def _drop(command: DropPeriod, thinking: _Thinking) -> None:
         return
     context = thinking.context
     thinking.happen(cancelled(subscription, period, command.reason, context))
-    # Else the next one would be refused as well, for ever. Whoever has seen to it resumes.
+    # Else the next one would be refused as well, for ever. Whoever has seen to it resumes. Of several that are refused
+    # the pause is from the first one on.
+    paused_from = subscription.paused_from
     thinking.happen(
         s.SubscriptionPaused(
             **context.stamp(f"dropped/{subscription.name}/{period.number}"),
             subscription=subscription.name,
-            effective_at=period.starts_at,
+            effective_at=period.starts_at if paused_from is None else min(period.starts_at, paused_from),
         )
     )
 
@@ -301,8 +306,9 @@ def _close_off(thinking: _Thinking) -> None:
     context = thinking.context
     for subscription in thinking.state.by_name.values():
         start = subscription.next_start()
-        ahead = [p for p in subscription.periods if p.starts_at > context.at]
-        if start is None and not ahead and subscription.paused_from is None:
+        ahead = subscription.ahead(context.at)
+        may_resume = subscription.paused_from is not None and subscription.ended_from is None
+        if start is None and not ahead and not may_resume:
             continue
         if subscription.ended_from is not None and subscription.ended_from <= context.at:
             continue

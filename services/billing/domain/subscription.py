@@ -86,8 +86,9 @@ class Subscription:
         return next((p for p in reversed(self.periods) if p.starts_at <= at < p.ends_at), None)
 
     def ahead(self, at: datetime) -> list[Period]:
-        """Periods that have been worked out and have not begun at an instant."""
-        return [p for p in self.periods if p.starts_at > at]
+        """Periods that have been worked out and have not begun at an instant. One that was cut is over: whoever cut
+        it had a clock ahead of ours."""
+        return [p for p in self.periods if p.starts_at > at and p.cut_days is None]
 
     def plan_from(self, at: datetime) -> str:
         """The plan of a period that begins at `at`."""
@@ -159,8 +160,10 @@ class Subscription:
         self.months += 1
         self.number = event.number
         old = [p for p in self.periods[-UNSETTLED_KEPT:] if p.unsettled]
-        self.periods = [p for p in old if p not in self.periods[1 - PERIODS_KEPT :]] + self.periods[1 - PERIODS_KEPT :]
-        self.periods.append(Period(event, before))
+        kept = [p for p in old if p not in self.periods[1 - PERIODS_KEPT :]] + self.periods[1 - PERIODS_KEPT :]
+        # Should all that are kept be cancelled, those that are not must not begin again.
+        self.begins_at = max([self.begins_at, *(p.ends_at for p in self.periods if p not in kept)])
+        self.periods = [*kept, Period(event, before)]
 
     def _take_back(self, before: Before) -> None:
         """As it was before a period, but for what was asked since."""
