@@ -72,6 +72,25 @@ class TestOnce:
         assert len(world.periods()) == len(world.grants()) == 2
         other.close()
 
+    def test_another_batch_may_be_prepared_before_one_is_answered(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def yields(_seconds: float) -> None:
+            """A writer that has stored lets others go first."""
+            monkeypatch.undo()
+            world.billing.submit(
+                "subscribe", {"operator": OPERATOR, "account": "b", "request_id": "s", "plan": "small"}
+            )
+
+        world.open("b")
+        name = world.take("small")
+        about = {"operator": OPERATOR, "account": "a", "request_id": "p"}
+        world.billing.submit("pause_subscription", about | {"subscription": name})
+        monkeypatch.setattr("shared.eventstore.writer.time.sleep", yields)
+        world.billing.renew(world.quota.execute)  # looks at the subscription, and has nothing to do for it
+        world.work()
+        assert len(world.grants("b")) == 1
+
     def test_the_same_request_has_one_effect(self, world: World) -> None:
         asked = {"operator": OPERATOR, "account": "a", "request_id": "s", "plan": "small"}
         first = world.billing.submit("subscribe", asked)
