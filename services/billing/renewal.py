@@ -169,17 +169,17 @@ class Renewal:
         done, refused, awaited = [], [], set()
         for row, outcome in zip(rows, outcomes, strict=True):
             code = outcome.get("error", {}).get("code")
-            grant = (row.operator, row.account, row.name)
             # What is still to be granted is not known to quota, and is to be withdrawn all the same.
-            final = code in FINAL and grant not in awaited
+            final = code in FINAL and _grant_of(row) not in awaited
             if final:
                 refused.append((row, code))
             if code is None or final:
                 done.append(row)
             else:
-                awaited.add(grant)
+                awaited.add(_grant_of(row))
                 log.warning("quota does not carry out %s of %s/%s yet: %s", row.name, row.operator, row.account, code)
-        self._drop([(row, code) for row, code in refused if not row.name.endswith("/rollover")])
+        # The latest first: each is as if it had never been, for those before it.
+        self._drop([(row, code) for row, code in reversed(refused) if not row.name.endswith("/rollover")])
         with self._engine.begin() as connection:
             for row in done:
                 connection.execute(
@@ -190,15 +190,18 @@ class Renewal:
         return len(done)
 
     def _drop(self, refused: Sequence[tuple[Any, str]]) -> None:
+        not_granted = {_grant_of(row) for row, _ in refused if row.kind == "grant"}
         commands: list[Command] = [
             DropPeriod(
                 operator=row.operator,
                 account=row.account,
                 subscription=row.subscription,
                 number=row.number,
+                granted=row.kind == "void",
                 reason=f"quota refuses: {code}",
             )
             for row, code in refused
+            if row.kind == "grant" or _grant_of(row) not in not_granted
         ]
         for answer in self._writer.execute(commands) if commands else []:
             if isinstance(answer, Conflict):
@@ -215,3 +218,7 @@ class Renewal:
                     c.number == row.number,
                 )
             )
+
+
+def _grant_of(order: Any) -> tuple[str, str, str]:
+    return order.operator, order.account, order.name

@@ -113,13 +113,30 @@ class TestOnce:
     def test_what_was_paid_for_does_not_begin_again_where_all_that_follow_are_refused(self, world: World) -> None:
         world.take("small", request_id="s")
         paid, granted = world.periods(), world.grants()
-        world.at("2026-09-08")  # after seventy days of downtime
+        world.at("2026-11-20")  # after months of downtime
         while world.billing.renew(lambda commands: [{"error": {"code": "LimitExceeded"}} for _ in commands]).anything:
             pass
         assert (world.periods(), world.status()[0]["status"]) == (paid, "paused")
         assert [e.effective_at for e in world.events(s.SubscriptionPaused)][-1] == shanghai("2026-07-01")
         world.work()
-        assert (len(world.events(s.PlanPeriodStarted)), granted) == (4, ["plan/s/1 30000"])
+        assert (len(world.events(s.PlanPeriodStarted)), granted) == (6, ["plan/s/1 30000"])
+
+    def test_of_months_that_are_refused_none_counts(self, world: World) -> None:
+        world.take("welcome", request_id="w")
+        world.at("2026-09-08")
+        while world.billing.renew(lambda commands: [{"error": {"code": "LimitExceeded"}} for _ in commands]).anything:
+            pass
+        world.ask("resume_subscription", subscription="w")
+        assert [e.phase for e in world.events(s.PlanPeriodStarted)] == [1, 2, 2, 0, 2]
+
+    def test_of_a_period_that_was_ended_and_is_then_refused_nothing_is_due(self, world: World) -> None:
+        for command, fields in (("subscribe", {"plan": "small"}), ("change_subscription", {"plan": "large"})):
+            about = {"operator": OPERATOR, "account": "a", "request_id": command, **fields}
+            at_once = {"subscription": "subscribe", "at_once": True} if command != "subscribe" else {}
+            world.billing.submit(command, about | at_once)
+        world.of_quota("close_account")
+        world.work()
+        assert (world.periods(), world.events(s.PlanPeriodCredited)) == ([], [])
 
     def test_points_are_not_withdrawn_before_they_are_granted(self, world: World) -> None:
         def behind(commands: list[dict[str, Any]]) -> Any:

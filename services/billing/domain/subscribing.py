@@ -281,10 +281,10 @@ def _settle(command: SettlePeriod, thinking: _Thinking) -> None:
 def _drop(command: DropPeriod, thinking: _Thinking) -> None:
     subscription = thinking.state.by_name.get(command.subscription)
     period = subscription.period(command.number) if subscription is not None else None
-    if subscription is None or period is None:
+    if subscription is None or period is None or period.credited:
         return
-    if period.cut_days is not None:  # there is nothing to withdraw
-        if not period.credited:
+    if command.granted:
+        if period.cut_days is not None:  # there is nothing to withdraw
             thinking.happen(credited(subscription, period, 0, thinking.context))
         return
     context = thinking.context

@@ -14,7 +14,7 @@ from shared.contracts import subscriptions as s
 from shared.contracts.base import Event
 
 Status = Literal["waiting", "active", "paused", "ended"]
-PERIODS_KEPT = 3  # the one worked out ahead, the one that runs, the one before
+PERIODS_KEPT = 12  # the latest: quota may take its time to answer for them
 UNSETTLED_KEPT = 24  # periods whose points may still roll over: quota says when they have expired
 
 
@@ -118,6 +118,13 @@ class Subscription:
         return "paused" if self.paused_from is not None else "ended"
 
     # -- folding --------------------------------------------------------------------------------
+    def copy(self) -> Subscription:
+        """The same, folded apart from here on."""
+        made = copy.copy(self)
+        made.turns = list(self.turns)
+        made.periods = [copy.copy(period) for period in self.periods]
+        return made
+
     def evolve(self, event: Event) -> None:
         """Fold one event of this subscription."""
         match event:
@@ -194,4 +201,6 @@ class Subscriptions:
 
     def copy(self) -> Subscriptions:
         """To think a decision through on."""
-        return copy.deepcopy(self)
+        made = copy.copy(self)
+        made.by_name = {name: each.copy() for name, each in self.by_name.items()}
+        return made
