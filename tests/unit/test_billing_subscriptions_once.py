@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from shared.contracts import subscriptions as s
 from shared.errors import (
@@ -90,6 +93,22 @@ class TestOnce:
         world.billing.renew(world.quota.execute)  # looks at the subscription, and has nothing to do for it
         world.work()
         assert len(world.grants("b")) == 1
+
+    def test_another_process_that_writes_is_waited_for(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        rival = sqlite3.connect(str(world.billing.engine.url.database), timeout=0, isolation_level=None)
+        read = world.billing.books.projector.position_in
+
+        def meanwhile(connection: sa.Connection) -> int:
+            position = read(connection)
+            with contextlib.suppress(sqlite3.OperationalError):  # it is the one that waits
+                rival.execute("BEGIN IMMEDIATE")
+            return position
+
+        world.billing.submit("subscribe", {"operator": OPERATOR, "account": "a", "request_id": "s", "plan": "small"})
+        page = world.billing.log.read(0, 10)
+        monkeypatch.setattr(world.billing.books.projector, "position_in", meanwhile)
+        assert world.billing.books.projector.apply(page) == len(page)
+        rival.close()
 
     def test_the_same_request_has_one_effect(self, world: World) -> None:
         asked = {"operator": OPERATOR, "account": "a", "request_id": "s", "plan": "small"}
