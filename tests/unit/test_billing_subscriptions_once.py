@@ -242,6 +242,12 @@ class TestRefusals:
             with pytest.raises(SubscriptionNotActive):
                 world.ask(command, subscription=name)
 
+    def test_nothing_is_taken_before_the_account_is_opened(self, world: World) -> None:
+        world.at("2026-07-02")
+        world.open("b")
+        with pytest.raises(MalformedCommand):
+            world.take("small", "b", occurred_at="2026-06-20T00:00:00Z")
+
     def test_on_a_closed_account_nothing_is_taken(self, world: World) -> None:
         world.of_quota("close_account")
         world.follow()
