@@ -235,6 +235,14 @@ class TestRefusals:
         with pytest.raises(AlreadySubscribed):
             world.take("small")
 
+    def test_one_that_is_to_end_runs_until_then(self, world: World) -> None:
+        world.ask("end_subscription", subscription=world.take("small"))
+        with pytest.raises(AlreadySubscribed):
+            world.take("small")
+        world.take("small", starts_at=shanghai("2026-07-01").isoformat())
+        world.until("2026-07-02")
+        assert len(world.periods()) == 2
+
     def test_what_is_over_stays_over(self, world: World) -> None:
         name = world.take("small")
         world.ask("end_subscription", subscription=name, at_once=True)

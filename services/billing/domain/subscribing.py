@@ -130,7 +130,7 @@ def _subscribe(command: s.Subscribe, thinking: _Thinking) -> None:
     if (starts_at - context.now).days >= AHEAD_MAX_DAYS:
         raise _malformed("starts_at", f"must be within {AHEAD_MAX_DAYS} days")
     plan = context.plan(command.plan, starts_at).item
-    _refuse_second(command.plan, thinking, "")
+    _refuse_second(command.plan, starts_at, thinking, "")
     others = [each for each in thinking.state.by_name.values() if each.status(context.now) != "ended"]
     if len(others) >= SUBSCRIPTIONS_MAX:
         raise LimitExceeded(
@@ -159,7 +159,7 @@ def _change(command: s.ChangeSubscription, thinking: _Thinking) -> None:
         raise AlreadySubscribed(
             f"{subscription.name} has the plan {command.plan!r}", {"subscription": subscription.name}
         )
-    _refuse_second(command.plan, thinking, subscription.name)
+    _refuse_second(command.plan, effective_at, thinking, subscription.name)
     trial = _trial(plan, subscription.name, thinking.context)
     _turn(command, thinking, s.SubscriptionChanged, plan=command.plan)
     thinking.events += trial
@@ -228,12 +228,13 @@ def _effective_at(
     return context.at
 
 
-def _refuse_second(plan: str, thinking: _Thinking, but: str) -> None:
-    """A plan runs once on an account."""
+def _refuse_second(plan: str, start: datetime, thinking: _Thinking, but: str) -> None:
+    """A plan runs once on an account: where it is to end, until then."""
     now = thinking.context.now
     for other in thinking.state.by_name.values():
         taken = {other.plan, *(plan for _, plan in other.turns)}
-        if other.name != but and plan in taken and other.ended_from is None and other.status(now) != "ended":
+        over = other.status(now) == "ended" or (other.ended_from is not None and other.ended_from <= start)
+        if other.name != but and plan in taken and not over:
             raise AlreadySubscribed(
                 f"the plan {plan!r} runs already, as {other.name}", {"subscription": other.name, "plan": plan}
             )
