@@ -132,13 +132,13 @@ class TestOnce:
     def test_what_was_paid_for_does_not_begin_again_where_all_that_follow_are_refused(self, world: World) -> None:
         world.take("small", request_id="s")
         paid, granted = world.periods(), world.grants()
-        world.at("2026-11-20")  # after months of downtime
+        world.at("2026-12-20")  # after half a year of downtime
         while world.billing.renew(lambda commands: [{"error": {"code": "LimitExceeded"}} for _ in commands]).anything:
             pass
         assert (world.periods(), world.status()[0]["status"]) == (paid, "paused")
         assert [e.effective_at for e in world.events(s.SubscriptionPaused)][-1] == shanghai("2026-07-01")
         world.work()
-        assert (len(world.events(s.PlanPeriodStarted)), granted) == (6, ["plan/s/1 30000"])
+        assert (len(world.events(s.PlanPeriodStarted)), granted) == (7, ["plan/s/1 30000"])
 
     def test_of_months_that_are_refused_none_counts(self, world: World) -> None:
         world.take("welcome", request_id="w")

@@ -14,7 +14,7 @@ from shared.contracts import subscriptions as s
 from shared.contracts.base import Event
 
 Status = Literal["waiting", "active", "paused", "ended"]
-PERIODS_KEPT = 12  # the latest: quota may take its time to answer for them
+PERIODS_KEPT = 6  # the latest: half a year in which quota may answer for them
 UNSETTLED_KEPT = 24  # periods whose points may still roll over: quota says when they have expired
 
 
