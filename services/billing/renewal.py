@@ -178,8 +178,7 @@ class Renewal:
             else:
                 awaited.add(_grant_of(row))
                 log.warning("quota does not carry out %s of %s/%s yet: %s", row.name, row.operator, row.account, code)
-        # The latest first: each is as if it had never been, for those before it.
-        self._drop([(row, code) for row, code in reversed(refused) if not row.name.endswith("/rollover")])
+        self._drop([(row, code) for row, code in refused if not row.name.endswith("/rollover")])
         with self._engine.begin() as connection:
             for row in done:
                 connection.execute(

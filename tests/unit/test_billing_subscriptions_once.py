@@ -148,6 +148,21 @@ class TestOnce:
         world.ask("resume_subscription", subscription="w")
         assert [e.phase for e in world.events(s.PlanPeriodStarted)] == [1, 2, 2, 0, 2]
 
+    def test_what_follows_a_period_that_is_refused_stays_on_its_plan(self, world: World) -> None:
+        for command, fields in (("subscribe", {"plan": "large"}), ("change_subscription", {"plan": "small"})):
+            about = {"operator": OPERATOR, "account": "a", "request_id": command, **fields}
+            at_once = {"subscription": "subscribe", "at_once": True} if command != "subscribe" else {}
+            world.billing.submit(command, about | at_once)
+
+        def too_much(commands: list[dict[str, Any]]) -> Any:
+            given = world.quota.execute(commands[1:])
+            return [{"error": {"code": "LimitExceeded"}}, *given]
+
+        world.billing.renew(too_much)
+        world.ask("resume_subscription", subscription="subscribe")
+        world.until("2026-07-02")
+        assert [period[:5] for period in world.periods()] == ["small", "small"]
+
     def test_of_a_period_that_was_ended_and_is_then_refused_nothing_is_due(self, world: World) -> None:
         for command, fields in (("subscribe", {"plan": "small"}), ("change_subscription", {"plan": "large"})):
             about = {"operator": OPERATOR, "account": "a", "request_id": command, **fields}

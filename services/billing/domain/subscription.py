@@ -134,8 +134,7 @@ class Subscription:
                 cancelled = self.period(event.number)
                 if cancelled is not None:
                     cancelled.cancelled = True
-                    self.periods.remove(cancelled)
-                    self._take_back(cancelled.before)
+                    self._take_back(cancelled)
             case s.PlanPeriodCut():
                 cut = self._period(event.number)
                 cut.ends_at, cut.cut_days = event.at, event.left_days
@@ -161,10 +160,8 @@ class Subscription:
     def _begin(self, event: s.PlanPeriodStarted) -> None:
         over = tuple(turn for turn in self.turns if turn[0] <= event.starts_at)
         before = Before(self.plan, self.months, over)
-        if event.plan != self.plan:
-            self.plan, self.months = event.plan, 0
         self.turns = self.turns[len(over) :]
-        self.months += 1
+        self._count(event.plan)
         self.number = event.number
         old = [p for p in self.periods[-UNSETTLED_KEPT:] if p.unsettled]
         kept = [p for p in old if p not in self.periods[1 - PERIODS_KEPT :]] + self.periods[1 - PERIODS_KEPT :]
@@ -172,11 +169,24 @@ class Subscription:
         self.begins_at = max([self.begins_at, *(p.ends_at for p in self.periods if p not in kept)])
         self.periods = [*kept, Period(event, before)]
 
-    def _take_back(self, before: Before) -> None:
-        """As it was before a period, but for what was asked since."""
-        self.plan, self.months = before.plan, before.months
-        since = min((at for at, _ in self.turns), default=None)
-        self.turns[:0] = [turn for turn in before.turns if since is None or turn[0] < since]
+    def _take_back(self, period: Period) -> None:
+        """As if it had never been: for the periods that follow it, else for what is still to come."""
+        later = self.periods[self.periods.index(period) + 1 :]
+        self.periods.remove(period)
+        self.plan, self.months, turns = period.before
+        if not later:  # as it was before, but for what was asked since
+            since = min((at for at, _ in self.turns), default=None)
+            self.turns[:0] = [turn for turn in turns if since is None or turn[0] < since]
+        for each in later:
+            each.before = Before(self.plan, self.months, turns + each.before.turns)
+            turns = ()
+            self._count(each.started.plan)
+
+    def _count(self, plan: str) -> None:
+        """A period more, of this plan."""
+        if plan != self.plan:
+            self.plan, self.months = plan, 0
+        self.months += 1
 
     def _period(self, number: int) -> Period:
         found = self.period(number)
