@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from services.billing import renewal
 from shared.contracts import subscriptions as s
 from shared.errors import (
     AccountClosed,
@@ -185,6 +186,52 @@ class TestOnce:
             )
         world.billing.renew(behind)
         world.work()
+        assert (world.available(), [e.fen for e in world.events(s.PlanPeriodCredited)]) == (0, [3000])
+
+    def test_a_part_of_quota_that_is_down_does_not_keep_the_others_waiting(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def halved(commands: list[dict[str, Any]]) -> Any:
+            """Account `a` is of a shard that is down."""
+            up = [command for command in commands if command["account"] != "a"]
+            if up:
+                world.quota.execute(up)
+            if len(up) < len(commands):
+                raise Unavailable("a shard is down")
+            return world.quota.execute(up)
+
+        monkeypatch.setattr(renewal, "ORDERS_AT_ONCE", 2)
+        world.open("b")
+        ask = world.billing.submit
+        for account, plan in (("a", "small"), ("a", "large"), ("b", "small")):
+            ask("subscribe", {"operator": OPERATOR, "account": account, "request_id": plan, "plan": plan})
+        ended = {"operator": OPERATOR, "account": "a", "request_id": "e", "subscription": "small", "at_once": True}
+        ask("end_subscription", ended)
+        for _ in range(3):
+            with contextlib.suppress(Unavailable):
+                world.billing.renew(halved)
+        assert world.available("b") == 30_000
+        world.work()
+        assert (world.available(), [e.fen for e in world.events(s.PlanPeriodCredited)]) == (62_000, [3000])
+
+    def test_orders_behind_a_grant_that_waits_know_of_it(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        def behind(commands: list[dict[str, Any]]) -> Any:
+            return [
+                {"error": {"code": "UnknownPlan"}} if each["command"] == "grant" else world.quota.execute([each])[0]
+                for each in commands
+            ]
+
+        monkeypatch.setattr(renewal, "ORDERS_AT_ONCE", 1)
+        ask = world.billing.submit
+        ask("subscribe", {"operator": OPERATOR, "account": "a", "request_id": "s", "plan": "small"})
+        ask(
+            "end_subscription",
+            {"operator": OPERATOR, "account": "a", "request_id": "e", "subscription": "s", "at_once": True},
+        )
+        for _ in range(3):
+            world.billing.renew(behind)
+        for _ in range(2):
+            world.work()
         assert (world.available(), [e.fen for e in world.events(s.PlanPeriodCredited)]) == (0, [3000])
 
     def test_the_read_model_can_be_dropped(self, world: World) -> None:
