@@ -33,6 +33,7 @@ from shared.eventstore.writer import receipt
 
 CLOSES_REMEMBERED = 100  # some ninety operator-provinces close at the same time
 OWN_PAGE = 500  # events of billing's own log folded in one transaction
+UNANSWERED_MAX = 10_000  # more than commit at a time without a request key; what failed is never answered
 
 
 class Books:
@@ -52,6 +53,8 @@ class Books:
         self._issued: list[LoggedEvent] = []  # stored by ourselves, and perhaps not folded yet
         self._logs = settings.logs("quota")
         self.subscribers = Subscribers(log, catalogue, settings)
+        # By a command's id, what its answer is made of: the next batch is prepared before this one is answered.
+        self._unanswered: dict[int, BillRun | StatementRun | dict[str, int | None]] = {}
         self._drop()
 
     def catch_up(self) -> int:
@@ -95,10 +98,15 @@ class Books:
     def decide(self, command: Command, fingerprint: str) -> list[NewEvent]:
         now = self.clock()
         if is_about_subscriptions(command):
-            return self.subscribers.decide(command, fingerprint, now)  # type: ignore[arg-type] # the test says so
+            made = self.subscribers.decide(command, fingerprint, now)  # type: ignore[arg-type] # the test says so
+            if self.key(command) is None:
+                self._keep(command, self.subscribers.next_us(command))  # type: ignore[arg-type] # likewise
+            return made
         match command:
             case b.IssueBills() | b.SettlePeriod():
-                return self._run(command, now)
+                made = self._run(command, now)
+                self._keep(command, self._runs[command])
+                return made
             case b.Pay() | b.Credit() | b.Void() | b.GrantCredit():
                 return self.receivables.decide(command, fingerprint, now)
             case _:
@@ -112,12 +120,11 @@ class Books:
         self._drop()
 
     def answer(self, command: Command, events: Sequence[Stored], replayed: bool) -> dict[str, Any]:
-        run = self._runs.get(command)
-        if run is None and not events:
-            return {"next_us": self.subscribers.next_us(command)}  # type: ignore[arg-type] # nothing else is without
-        if run is None:
+        run = self._unanswered.pop(id(command)) if self.key(command) is None else None
+        if isinstance(run, dict) and not events:
+            return {"next_us": run}
+        if run is None or isinstance(run, dict):
             return receipt(events, replayed)
-        assert not isinstance(run, TokengridError), "a refusal is not answered by events"
         answer = {
             "period": run.command.period,
             "quota_position": run.command.quota_position if isinstance(run, BillRun) else sum(run.cut_offs),
@@ -136,6 +143,13 @@ class Books:
                 trace_lines(events, run)
         numbers = [names[0], names[-1]] if names else []
         return answer | {"operator": run.command.operator, "numbers": numbers, "quota_log": run.log}
+
+    def _keep(self, command: Command, run: BillRun | StatementRun | dict[str, int | None] | TokengridError) -> None:
+        """For its answer."""
+        assert not isinstance(run, TokengridError), "a refusal is raised"
+        self._unanswered[id(command)] = run
+        if len(self._unanswered) > UNANSWERED_MAX:
+            del self._unanswered[next(iter(self._unanswered))]
 
     def _drop(self) -> None:
         self._runs: dict[Command, BillRun | StatementRun | TokengridError] = {}

@@ -61,6 +61,7 @@ class Renewal:
         self._settings = settings
         self._clock = clock
         self._catch_up = catch_up
+        self._passed = 0  # the position up to which orders have had their turn
 
     def work(self, send: Send) -> Done:
         """One round: a bounded number of each. Repeat while anything is done."""
@@ -151,18 +152,24 @@ class Renewal:
     def _order(self, send: Send) -> int:
         o = t.orders.c
         with self._engine.connect() as connection:
-            rows = connection.execute(sa.select(t.orders).order_by(o.position, o.kind).limit(ORDERS_AT_ONCE)).all()
-        if not rows:
-            return 0
+            rows = _orders(connection, self._passed) or _orders(connection, 0)
+            if not rows:
+                return 0
+            awaited = _grants_before(connection, rows)
+        # Whether or not quota answers for these: a part of it that is down does not keep the others' orders waiting.
+        self._passed = rows[-1].position if len(rows) == ORDERS_AT_ONCE else 0
         outcomes = send([msgspec.json.decode(row.command) for row in rows])
         done, refused = [], []
         for row, outcome in zip(rows, outcomes, strict=True):
             code = outcome.get("error", {}).get("code")
-            if code in FINAL:
+            # What is still to be granted is not known to quota, and is to be withdrawn all the same.
+            final = code in FINAL and _grant_of(row) not in awaited
+            if final:
                 refused.append((row, code))
-            if code is None or code in FINAL:
+            if code is None or final:
                 done.append(row)
             else:
+                awaited.add(_grant_of(row))
                 log.warning("quota does not carry out %s of %s/%s yet: %s", row.name, row.operator, row.account, code)
         self._drop([(row, code) for row, code in refused if not row.name.endswith("/rollover")])
         with self._engine.begin() as connection:
@@ -175,15 +182,18 @@ class Renewal:
         return len(done)
 
     def _drop(self, refused: Sequence[tuple[Any, str]]) -> None:
+        not_granted = {_grant_of(row) for row, _ in refused if row.kind == "grant"}
         commands: list[Command] = [
             DropPeriod(
                 operator=row.operator,
                 account=row.account,
                 subscription=row.subscription,
                 number=row.number,
+                granted=row.kind == "void",
                 reason=f"quota refuses: {code}",
             )
             for row, code in refused
+            if row.kind == "grant" or _grant_of(row) not in not_granted
         ]
         for answer in self._writer.execute(commands) if commands else []:
             if isinstance(answer, Conflict):
@@ -200,3 +210,23 @@ class Renewal:
                     c.number == row.number,
                 )
             )
+
+
+def _orders(connection: sa.Connection, after: int) -> Sequence[Any]:
+    """The next ones behind a position of billing's log; what is to be withdrawn always behind what is granted."""
+    o = t.orders.c
+    asked = sa.select(t.orders).where(o.position > after).order_by(o.position, o.kind).limit(ORDERS_AT_ONCE)
+    return connection.execute(asked).all()
+
+
+def _grants_before(connection: sa.Connection, rows: Sequence[Any]) -> set[tuple[str, str, str]]:
+    """Grants still to be made that some of these orders are to withdraw, and that are not among them."""
+    o, names = t.orders.c, [row.name for row in rows if row.kind == "void"]
+    if not names:
+        return set()
+    asked = sa.select(t.orders).where(o.kind == "grant", o.position < rows[0].position, o.name.in_(names))
+    return {_grant_of(row) for row in connection.execute(asked)}
+
+
+def _grant_of(order: Any) -> tuple[str, str, str]:
+    return order.operator, order.account, order.name

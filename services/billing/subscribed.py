@@ -220,7 +220,9 @@ def _withdraw(connection: sa.Connection, logged: LoggedEvent, number: int) -> No
         reason="the plan's period ended early",
     )
     about = {"subscription": subscription, "number": number}
-    connection.execute(sa.insert(t.orders), [who | about | _order("void", grant, logged.position, command)])
+    # It may be there already, of a period that was cut and then refused.
+    order = who | about | _order("void", grant, logged.position, command)
+    upsert(connection, t.orders, [order], lambda new: {"position": new.position})
     row = who | about | {"grant": grant, "kind": "cut", "position": logged.position, "terms": "{}"}
     upsert(connection, t.unsettled, [row], lambda new: {"kind": new.kind, "position": new.position})
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -21,7 +22,7 @@ from shared.catalogue.copy import CatalogueCopy
 from shared.config import Settings
 from shared.contracts import subscriptions as s
 from shared.contracts.base import Command, Event
-from shared.errors import AccountClosed, UnknownAccount
+from shared.errors import AccountClosed, MalformedCommand, UnknownAccount
 from shared.eventstore.intake import occurred
 from shared.eventstore.log import EventLog, NewEvent
 from shared.eventstore.rows import of_each
@@ -29,6 +30,14 @@ from shared.eventstore.rows import of_each
 INWARD = (Advance, SettlePeriod, DropPeriod, CloseOff)
 Wanted = s.Subscribe | s.SubscriptionCommand | s.ResumeSubscription | Inward
 STREAM_PAGE = 1000  # events of an account's subscriptions: a hundred years of one plan
+
+
+class _Account(NamedTuple):
+    """What is known of an account. `opened_us`: microseconds since 1970."""
+
+    subscriber: str
+    closed: bool
+    opened_us: int
 
 
 def is_about_subscriptions(command: Command) -> bool:
@@ -48,7 +57,7 @@ class Subscribers:
     def drop(self) -> None:
         """All is read anew for the next batch."""
         self._states: dict[str, Subscriptions] = {}
-        self._accounts: dict[tuple[str, str], tuple[str, bool]] = {}  # subscriber, whether it is closed
+        self._accounts: dict[tuple[str, str], _Account] = {}
         self._trials: dict[str, bool] = {}
 
     def prepare(self, connection: sa.Connection, commands: Iterable[Command]) -> None:
@@ -67,32 +76,32 @@ class Subscribers:
         c = t.accounts.c
         for operator in {operator for operator, _ in wanted}:
             names = [account for of, account in wanted if of == operator]
-            asked = sa.select(c.account, c.subscriber, c.closed).where(c.operator == operator)
-            for account, subscriber, closed in connection.execute(of_each(connection, c.account, names, asked)):
-                self._accounts[operator, account] = (subscriber, closed > 0)
+            asked = sa.select(c.account, c.subscriber, c.closed > 0, c.opened_us).where(c.operator == operator)
+            for account, *about in connection.execute(of_each(connection, c.account, names, asked)):
+                self._accounts[operator, account] = _Account(*about)
 
     def decide(self, command: Wanted, fingerprint: str, now: datetime) -> list[NewEvent]:
         who = (command.operator, command.account)
         stream = stream_of(*who)
         state = self._states[stream]
-        subscriber, closed = self._accounts.get(who, ("", False))
+        account = self._accounts.get(who)
         at, ahead_to = now, now + timedelta(seconds=self._settings.subscribe_ahead_s)
         if isinstance(command, INWARD):
             if isinstance(command, Advance):
                 ahead_to = command.until
         else:
             at = occurred(command.occurred_at, now, self._settings)
-            if who not in self._accounts:
+            if account is None:
                 raise UnknownAccount(f"no account {'/'.join(who)}", {"operator": who[0], "account": who[1]})
-            if closed and isinstance(command, s.Subscribe):
-                raise AccountClosed(f"account {'/'.join(who)} is closed")
+            if isinstance(command, s.Subscribe):
+                _refuse_unless_open(command, account, at)
         context = Context(
             at=at,
             now=now,
             ahead_to=ahead_to,
             operator=command.operator,
             account=command.account,
-            subscriber=subscriber,
+            subscriber=account.subscriber if account is not None else "",
             catalogue=self._catalogue.view,
             trial_taken=self._trial_taken,
             fingerprint=fingerprint,
@@ -125,6 +134,14 @@ class Subscribers:
         if stream not in self._trials:
             self._trials[stream] = bool(self._log.stream(stream, limit=1))
         return self._trials[stream]
+
+
+def _refuse_unless_open(command: s.Subscribe, account: _Account, at: datetime) -> None:
+    if account.closed:
+        raise AccountClosed(f"account {command.operator}/{command.account} is closed")
+    if microseconds(command.starts_at or at) < account.opened_us:  # its months before that have no bill
+        complaint = "the account was opened later"
+        raise MalformedCommand(f"occurred_at: {complaint}", {"fields": {"occurred_at": [complaint]}})
 
 
 def stream_of(operator: str, account: str) -> str:

@@ -13,6 +13,7 @@ from alembic.config import Config
 
 # One number for all: each service has a database of its own, so the lock is never shared.
 MIGRATION_LOCK = 0x746F6B656E
+WRITES = "tokengrid_writes"  # execution option of a connection whose transactions will read first and then write
 
 
 def engine(url: str) -> sa.Engine:
@@ -33,7 +34,8 @@ def engine(url: str) -> sa.Engine:
 
     @sa.event.listens_for(made, "begin")
     def _on_begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN")
+        # SQLite does not wait for a lock, but fails, where a transaction that has read goes on to write.
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get(WRITES) else "BEGIN")
 
     return made
 

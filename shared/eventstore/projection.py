@@ -15,6 +15,7 @@ from typing import Any, Protocol, overload
 import sqlalchemy as sa
 
 from shared.errors import Conflict
+from shared.eventstore.database import WRITES
 from shared.eventstore.log import LoggedEvent
 from shared.eventstore.schema import POSITIONS
 
@@ -82,6 +83,7 @@ class Projector:
     def __init__(self, engine: sa.Engine, projection: Projection) -> None:
         self.engine = engine
         self.projection = projection
+        self._writing = engine.execution_options(**{WRITES: True})
 
     def position(self) -> int:
         """The last upstream position that is in the read model; 0 before the first."""
@@ -110,7 +112,7 @@ class Projector:
 
     def _apply(self, page: Sequence[LoggedEvent | Mapping[str, Any]]) -> int:
         positions: list[int] = [e.position if isinstance(e, LoggedEvent) else e["position"] for e in page]
-        with self.engine.begin() as connection:
+        with self._writing.begin() as connection:
             at = self.position_in(connection)
             known = sum(position <= at for position in positions)
             fresh = positions[known:]
@@ -134,10 +136,5 @@ class Projector:
             moved = connection.execute(move)
         except sa.exc.IntegrityError as error:
             raise faster from error
-        except sa.exc.OperationalError as error:
-            # SQLite says so when somebody wrote since we read: our position may be an old one.
-            if getattr(error.orig, "sqlite_errorname", "") == "SQLITE_BUSY_SNAPSHOT":
-                raise faster from error
-            raise
         if at and moved.rowcount != 1:  # an insert's count is not to be relied on, and it has no condition
             raise faster

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +15,9 @@ from services.audit.replay.findings import Findings
 from services.audit.replay.orders import Orders
 from services.audit.replay.subscription import Period
 from shared.eventstore.log import LoggedEvent
-from tests.unit.audit_plans import Subscribers, audit, of_bills, period
+from tests.unit.audit_plans import PLANS, Subscribers, audit, of_bills, period
 from tests.unit.audit_scene import Scene
-from tests.unit.audit_world import EAST, JULY, JUNE
+from tests.unit.audit_world import CATALOGUE, EAST, JULY, JUNE, LONG_AGO
 
 
 @pytest.fixture
@@ -104,6 +105,32 @@ def test_a_period_that_was_cancelled_after_it_had_begun(scene: Scene) -> None:
     gone = scene.first("billing", "PlanPeriodCancelled")
     scene.change(gone, recorded_at="2026-07-03T00:00:00Z")
     assert ("period is cancelled after its beginning", "cancelling") in of_bills(audit(scene))
+
+
+def test_a_period_that_was_cancelled_after_it_was_cut(scene: Scene) -> None:
+    cut = scene.first("billing", "PlanPeriodCut", '"subscription":"pausing-yearly"')
+    credited = scene.first("billing", "PlanPeriodCredited", '"subscription":"pausing-yearly"')
+    at = json.loads(period(scene, "pausing").state)["starts_at"]
+    gone = {"at": at, "subscription": "pausing-yearly", "number": 1, "reason": "refused"}
+    scene.replace(credited, "PlanPeriodCancelled", **gone)
+    assert credited.position > cut.position
+    assert ("period was cut before it was cancelled", "pausing") in of_bills(audit(scene))
+
+
+def test_a_cut_period_whose_points_were_refused_agrees(tmp_path: Path) -> None:
+    market = Subscribers(tmp_path, 1)
+    market.publish(LONG_AGO, **CATALOGUE | {"plans": PLANS})
+    market.follow()
+    market.open(EAST, "a", "", 0)
+    market.work()
+    market.take("small", "a")
+    market.ask("change_subscription", "a", subscription="a-small", plan="large", at_once=True)
+    market.do("close_account", (EAST, "a"))
+    market.at("07-02")
+    market.close_period(JUNE)
+    market.follow_all()
+    assert audit(Scene(market), JUNE).differences == ()
+    market.close()
 
 
 @pytest.mark.parametrize("who", ["account:welcome", "subscriber:trying"])

@@ -65,6 +65,19 @@ class TestWhoGetsABill:
             ("sh-telecom-2026-07-000005", "b"),
         ]
 
+    def test_what_is_asked_before_it_is_answered_does_not_change_its_answer(self, tmp_path: Path) -> None:
+        app, quota = billing(tmp_path), accounts(QuotaLog(), "a", "b")
+        follow(app, quota)
+
+        def meanwhile(_head: int) -> None:
+            app.on_commit = lambda _head: None
+            about = {"operator": "sh-telecom", "account": "a", "request_id": "c"}
+            app.submit("grant_credit", about | {"fen": 1, "reason": "an outage"})
+
+        app.on_commit = meanwhile
+        answer = issue(app, quota, limit=1)
+        assert (answer["issued"], answer["remaining"]) == (1, 1)
+
     def test_the_event_stands_in_the_bills_stream_under_the_accounts_key(self, tmp_path: Path) -> None:
         app, quota = billing(tmp_path), accounts(QuotaLog(), "a1")
         follow(app, quota)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from shared.contracts import subscriptions as s
 from shared.errors import (
     TrialUsed,
 )
-from tests.unit.subscription_world import OPERATOR, POINT, World, opened, plan
+from tests.unit.subscription_world import OPERATOR, POINT, World, opened, plan, shanghai
 
 
 @pytest.fixture
@@ -230,6 +231,13 @@ class TestPausing:
         assert [p.split()[1] for p in world.periods()] == ["06-01..07-01", "06-20..07-20", "07-20..08-20"]
         assert [e.fen for e in world.events(s.PlanPeriodCredited)] == [2000]
 
+    def test_resumed_before_the_plan_has_begun_nothing_has_happened(self, world: World) -> None:
+        name = world.take("small", starts_at="2026-06-15T16:00:00Z")
+        world.ask("pause_subscription", subscription=name)
+        world.ask("resume_subscription", subscription=name)
+        world.until("2026-06-17")
+        assert world.periods() == ["small 06-16..07-01 1500 fen 15000 points"]
+
     def test_resumed_before_it_has_begun_nothing_has_happened(self, world: World) -> None:
         name = world.take("small")
         world.ask("pause_subscription", subscription=name)
@@ -265,6 +273,16 @@ class TestEnding:
         assert world.take("small") != name
         assert len(world.periods()) == 2
 
+    def test_of_what_is_to_end_the_end_stays_where_its_account_is_closed(self, world: World) -> None:
+        name = world.take("small")
+        for command in ("pause_subscription", "end_subscription"):
+            world.billing.submit(
+                command, {"operator": OPERATOR, "account": "a", "request_id": command, "subscription": name}
+            )
+        world.of_quota("close_account")
+        world.until("2026-07-02")
+        assert [e.effective_at for e in world.events(s.SubscriptionEnded)] == [shanghai("2026-07-01")]
+
     def test_with_its_account(self, world: World) -> None:
         world.take("small")
         world.of_quota("close_account")
@@ -285,6 +303,12 @@ class TestRollover:
         world.until("2026-08-01 01:00")
         # Of the 29,000 that are left of July's own points 5,000 roll over; of what rolled over, nothing does again.
         assert world.available() == 35_000
+
+    def test_into_a_period_that_is_cut_as_it_begins(self, world: World) -> None:
+        name = world.take("rolling")
+        world.at("2026-07-01")
+        world.ask("change_subscription", subscription=name, plan="large", at_once=True)
+        assert (world.available(), world.grants()[-1]) == (67_000, f"plan/{name}/1/rollover 5000")
 
     def test_nothing_rolls_over_into_no_period(self, world: World) -> None:
         name = world.take("rolling")
@@ -307,6 +331,18 @@ class TestAhead:
         assert (len(world.periods()), world.available()) == (2, 0)
         world.at("2026-07-01")
         assert world.available() == 30_000, "before anybody has done anything"
+
+    def test_a_period_that_was_cut_by_a_clock_ahead_of_ours_is_not_cancelled_too(self, world: World) -> None:
+        def soon(seconds: int) -> str:
+            return (world.clock.now + timedelta(seconds=seconds)).isoformat()
+
+        name = world.take("small")
+        world.ask("pause_subscription", subscription=name, at_once=True)
+        world.ask("resume_subscription", subscription=name, occurred_at=soon(20))
+        world.ask("change_subscription", subscription=name, plan="large", at_once=True, occurred_at=soon(40))
+        world.ask("pause_subscription", subscription=name)
+        assert [e.number for e in world.events(s.PlanPeriodCut)] == [1, 2]
+        assert [e.number for e in world.events(s.PlanPeriodCancelled)] == [3]
 
     def test_what_was_worked_out_is_cancelled_if_it_is_not_to_be(self, world: World) -> None:
         name = world.take("small")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+from services.billing import renewal
 from shared.contracts import subscriptions as s
 from shared.errors import (
     AccountClosed,
@@ -20,7 +24,7 @@ from shared.errors import (
     UnknownPlan,
     UnknownSubscription,
 )
-from tests.unit.subscription_world import OPERATOR, World, opened
+from tests.unit.subscription_world import OPERATOR, World, opened, shanghai
 
 
 @pytest.fixture
@@ -72,6 +76,41 @@ class TestOnce:
         assert len(world.periods()) == len(world.grants()) == 2
         other.close()
 
+    def test_another_batch_may_be_prepared_before_one_is_answered(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def yields(_seconds: float) -> None:
+            """A writer that has stored lets others go first."""
+            monkeypatch.undo()
+            world.billing.submit(
+                "subscribe", {"operator": OPERATOR, "account": "b", "request_id": "s", "plan": "small"}
+            )
+
+        world.open("b")
+        name = world.take("small")
+        about = {"operator": OPERATOR, "account": "a", "request_id": "p"}
+        world.billing.submit("pause_subscription", about | {"subscription": name})
+        monkeypatch.setattr("shared.eventstore.writer.time.sleep", yields)
+        world.billing.renew(world.quota.execute)  # looks at the subscription, and has nothing to do for it
+        world.work()
+        assert len(world.grants("b")) == 1
+
+    def test_another_process_that_writes_is_waited_for(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        rival = sqlite3.connect(str(world.billing.engine.url.database), timeout=0, isolation_level=None)
+        read = world.billing.books.projector.position_in
+
+        def meanwhile(connection: sa.Connection) -> int:
+            position = read(connection)
+            with contextlib.suppress(sqlite3.OperationalError):  # it is the one that waits
+                rival.execute("BEGIN IMMEDIATE")
+            return position
+
+        world.billing.submit("subscribe", {"operator": OPERATOR, "account": "a", "request_id": "s", "plan": "small"})
+        page = world.billing.log.read(0, 10)
+        monkeypatch.setattr(world.billing.books.projector, "position_in", meanwhile)
+        assert world.billing.books.projector.apply(page) == len(page)
+        rival.close()
+
     def test_the_same_request_has_one_effect(self, world: World) -> None:
         asked = {"operator": OPERATOR, "account": "a", "request_id": "s", "plan": "small"}
         first = world.billing.submit("subscribe", asked)
@@ -90,6 +129,110 @@ class TestOnce:
         assert (world.periods(), world.status()[0]["status"]) == ([], "paused")
         world.ask("resume_subscription", subscription="s")
         assert world.available() == 30_000
+
+    def test_what_was_paid_for_does_not_begin_again_where_all_that_follow_are_refused(self, world: World) -> None:
+        world.take("small", request_id="s")
+        paid, granted = world.periods(), world.grants()
+        world.at("2026-12-20")  # after half a year of downtime
+        while world.billing.renew(lambda commands: [{"error": {"code": "LimitExceeded"}} for _ in commands]).anything:
+            pass
+        assert (world.periods(), world.status()[0]["status"]) == (paid, "paused")
+        assert [e.effective_at for e in world.events(s.SubscriptionPaused)][-1] == shanghai("2026-07-01")
+        world.work()
+        assert (len(world.events(s.PlanPeriodStarted)), granted) == (7, ["plan/s/1 30000"])
+
+    def test_of_months_that_are_refused_none_counts(self, world: World) -> None:
+        world.take("welcome", request_id="w")
+        world.at("2026-09-08")
+        while world.billing.renew(lambda commands: [{"error": {"code": "LimitExceeded"}} for _ in commands]).anything:
+            pass
+        world.ask("resume_subscription", subscription="w")
+        assert [e.phase for e in world.events(s.PlanPeriodStarted)] == [1, 2, 2, 0, 2]
+
+    def test_what_follows_a_period_that_is_refused_stays_on_its_plan(self, world: World) -> None:
+        for command, fields in (("subscribe", {"plan": "large"}), ("change_subscription", {"plan": "small"})):
+            about = {"operator": OPERATOR, "account": "a", "request_id": command, **fields}
+            at_once = {"subscription": "subscribe", "at_once": True} if command != "subscribe" else {}
+            world.billing.submit(command, about | at_once)
+
+        def too_much(commands: list[dict[str, Any]]) -> Any:
+            given = world.quota.execute(commands[1:])
+            return [{"error": {"code": "LimitExceeded"}}, *given]
+
+        world.billing.renew(too_much)
+        world.ask("resume_subscription", subscription="subscribe")
+        world.until("2026-07-02")
+        assert [period[:5] for period in world.periods()] == ["small", "small"]
+
+    def test_of_a_period_that_was_ended_and_is_then_refused_nothing_is_due(self, world: World) -> None:
+        for command, fields in (("subscribe", {"plan": "small"}), ("change_subscription", {"plan": "large"})):
+            about = {"operator": OPERATOR, "account": "a", "request_id": command, **fields}
+            at_once = {"subscription": "subscribe", "at_once": True} if command != "subscribe" else {}
+            world.billing.submit(command, about | at_once)
+        world.of_quota("close_account")
+        world.work()
+        assert (world.periods(), world.events(s.PlanPeriodCredited)) == ([], [])
+
+    def test_points_are_not_withdrawn_before_they_are_granted(self, world: World) -> None:
+        def behind(commands: list[dict[str, Any]]) -> Any:
+            """Quota has not heard of the plan yet."""
+            given = world.quota.execute([c for c in commands if c["command"] == "void_grant"])
+            return [{"error": {"code": "UnknownPlan"}}, *given]
+
+        for command, fields in (("subscribe", {"plan": "small"}), ("end_subscription", {"at_once": True})):
+            about = {"subscription": "subscribe"} if command != "subscribe" else {}
+            world.billing.submit(
+                command, {"operator": OPERATOR, "account": "a", "request_id": command, **about, **fields}
+            )
+        world.billing.renew(behind)
+        world.work()
+        assert (world.available(), [e.fen for e in world.events(s.PlanPeriodCredited)]) == (0, [3000])
+
+    def test_a_part_of_quota_that_is_down_does_not_keep_the_others_waiting(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def halved(commands: list[dict[str, Any]]) -> Any:
+            """Account `a` is of a shard that is down."""
+            up = [command for command in commands if command["account"] != "a"]
+            if up:
+                world.quota.execute(up)
+            if len(up) < len(commands):
+                raise Unavailable("a shard is down")
+            return world.quota.execute(up)
+
+        monkeypatch.setattr(renewal, "ORDERS_AT_ONCE", 2)
+        world.open("b")
+        ask = world.billing.submit
+        for account, plan in (("a", "small"), ("a", "large"), ("b", "small")):
+            ask("subscribe", {"operator": OPERATOR, "account": account, "request_id": plan, "plan": plan})
+        ended = {"operator": OPERATOR, "account": "a", "request_id": "e", "subscription": "small", "at_once": True}
+        ask("end_subscription", ended)
+        for _ in range(3):
+            with contextlib.suppress(Unavailable):
+                world.billing.renew(halved)
+        assert world.available("b") == 30_000
+        world.work()
+        assert (world.available(), [e.fen for e in world.events(s.PlanPeriodCredited)]) == (62_000, [3000])
+
+    def test_orders_behind_a_grant_that_waits_know_of_it(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        def behind(commands: list[dict[str, Any]]) -> Any:
+            return [
+                {"error": {"code": "UnknownPlan"}} if each["command"] == "grant" else world.quota.execute([each])[0]
+                for each in commands
+            ]
+
+        monkeypatch.setattr(renewal, "ORDERS_AT_ONCE", 1)
+        ask = world.billing.submit
+        ask("subscribe", {"operator": OPERATOR, "account": "a", "request_id": "s", "plan": "small"})
+        ask(
+            "end_subscription",
+            {"operator": OPERATOR, "account": "a", "request_id": "e", "subscription": "s", "at_once": True},
+        )
+        for _ in range(3):
+            world.billing.renew(behind)
+        for _ in range(2):
+            world.work()
+        assert (world.available(), [e.fen for e in world.events(s.PlanPeriodCredited)]) == (0, [3000])
 
     def test_the_read_model_can_be_dropped(self, world: World) -> None:
         world.take("rolling")
@@ -139,10 +282,28 @@ class TestRefusals:
             world.ask(command, **fields)
         assert world.billing.log.head() == head
 
+    @pytest.mark.parametrize("command", ["change_subscription", "pause_subscription", "end_subscription"])
+    def test_a_period_is_not_ended_a_second_time_before_it_was(self, world: World, command: str) -> None:
+        name = world.take("small")
+        world.at("2026-06-10")
+        world.ask("pause_subscription", subscription=name, at_once=True)
+        fields = {"plan": "large"} if command == "change_subscription" else {}
+        with pytest.raises(MalformedCommand):
+            world.ask(command, subscription=name, at_once=True, occurred_at="2026-06-05T00:00:00Z", **fields)
+        assert len(world.events(s.PlanPeriodCut)) == 1
+
     def test_a_plan_runs_once_on_an_account(self, world: World) -> None:
         world.take("small")
         with pytest.raises(AlreadySubscribed):
             world.take("small")
+
+    def test_one_that_is_to_end_runs_until_then(self, world: World) -> None:
+        world.ask("end_subscription", subscription=world.take("small"))
+        with pytest.raises(AlreadySubscribed):
+            world.take("small")
+        world.take("small", starts_at=shanghai("2026-07-01").isoformat())
+        world.until("2026-07-02")
+        assert len(world.periods()) == 2
 
     def test_what_is_over_stays_over(self, world: World) -> None:
         name = world.take("small")
@@ -150,6 +311,12 @@ class TestRefusals:
         for command in ("end_subscription", "pause_subscription", "resume_subscription"):
             with pytest.raises(SubscriptionNotActive):
                 world.ask(command, subscription=name)
+
+    def test_nothing_is_taken_before_the_account_is_opened(self, world: World) -> None:
+        world.at("2026-07-02")
+        world.open("b")
+        with pytest.raises(MalformedCommand):
+            world.take("small", "b", occurred_at="2026-06-20T00:00:00Z")
 
     def test_on_a_closed_account_nothing_is_taken(self, world: World) -> None:
         world.of_quota("close_account")

@@ -212,7 +212,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
                 }
             ]
         },
-        "plans.0.kind (east/payg): is payg until then, and whoever has it would get a trial without taking it",
+        "plans.0.kind (east/payg): a trial stays one, and no other plan becomes one",
     ),
     (
         "points that cost nothing",

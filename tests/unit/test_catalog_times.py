@@ -102,6 +102,15 @@ def test_a_models_own_tariff_cannot_displace_the_pairs_in_the_past(world: World)
     assert world.publish(TOMORROW, tariffs=[own])["published"] == 1
 
 
+def test_no_plan_becomes_a_trial_nor_the_other_way_round(world: World) -> None:
+    plan = {"operator": "east", "plan": "p", "name": "P", "allowance": 100}
+    trial, monthly = plan | {"kind": "trial", "trial_days": 7}, plan | {"kind": "monthly", "fee_fen": 2000}
+    world.publish(TOMORROW, plans=[trial])
+    (reason,) = world.reasons(JULY, plans=[monthly])
+    assert reason == "plans.0.kind (east/p): a trial stays one, and no other plan becomes one"
+    assert world.publish(JULY, plans=[trial | {"trial_days": 14}])["published"] == 1
+
+
 def test_publications_are_recorded_one_after_the_other(world: World) -> None:
     # The clock stands still, or runs backwards on another machine: what was known then is still a beginning of the log.
     world.publish(JULY, rate_cards=card(2000))

@@ -125,7 +125,7 @@ class Orders:
             return
         if order.granted and period.cancelled is not None:
             self._check_cancelled(stream, name, order, period.cancelled, latest, closed)
-        if period.cut is not None:
+        if period.cut is not None and period.cancelled is None:
             self._check_cut(stream, name, order, period.cut, latest, closed)
         elif period.rollover_max and period.cancelled is None:
             self._check_rolled(stream, name, order, latest)
@@ -133,7 +133,9 @@ class Orders:
     def _check_cancelled(
         self, stream: str, name: str, order: Order, cancelled: Noted, latest: datetime, closed: bool
     ) -> None:
-        """Nothing is due for the period: its points are withdrawn, before it began."""
+        """Nothing is due for the period: its points are withdrawn, before it began or was cut."""
+        if order.period.cut is not None:
+            self._wrong("period was cut before it was cancelled", "billing", cancelled.position, stream, "one", name)
         if cancelled.recorded_at > order.period.starts_at:
             began = order.period.starts_at.isoformat()
             self._wrong("period is cancelled after its beginning", "billing", cancelled.position, stream, began, name)

@@ -142,8 +142,10 @@ class Subscriptions:
         period = self._period(position, account, s, e)
         if period is None:
             return
-        if period.cut is not None:
+        if period.cut is not None and not period.grant:
             self._wrong("period was cut before it was cancelled", position, account, "one of them", e["number"])
+        if period.credited is not None:
+            self._wrong("period was credited before it was cancelled", position, account, "one of them", e["number"])
         noted = Noted(position, instant(e["at"]), instant(e["recorded_at"]))
         if not period.grant and noted.recorded_at > period.starts_at:
             self._wrong(

@@ -26,12 +26,14 @@ class SettlePeriod(Command, frozen=True, kw_only=True):
 
 
 class DropPeriod(Command, frozen=True, kw_only=True):
-    """Quota grants no points for a period, for good."""
+    """Quota will not do what was ordered for a period, for good: grant its points or, where they were `granted`,
+    withdraw them."""
 
     operator: str
     account: str
     subscription: Name
     number: int
+    granted: bool
     reason: str
 
 

@@ -130,7 +130,7 @@ def _subscribe(command: s.Subscribe, thinking: _Thinking) -> None:
     if (starts_at - context.now).days >= AHEAD_MAX_DAYS:
         raise _malformed("starts_at", f"must be within {AHEAD_MAX_DAYS} days")
     plan = context.plan(command.plan, starts_at).item
-    _refuse_second(command.plan, thinking, "")
+    _refuse_second(command.plan, starts_at, thinking, "")
     others = [each for each in thinking.state.by_name.values() if each.status(context.now) != "ended"]
     if len(others) >= SUBSCRIPTIONS_MAX:
         raise LimitExceeded(
@@ -159,7 +159,7 @@ def _change(command: s.ChangeSubscription, thinking: _Thinking) -> None:
         raise AlreadySubscribed(
             f"{subscription.name} has the plan {command.plan!r}", {"subscription": subscription.name}
         )
-    _refuse_second(command.plan, thinking, subscription.name)
+    _refuse_second(command.plan, effective_at, thinking, subscription.name)
     trial = _trial(plan, subscription.name, thinking.context)
     _turn(command, thinking, s.SubscriptionChanged, plan=command.plan)
     thinking.events += trial
@@ -192,8 +192,6 @@ def _resume(command: s.ResumeSubscription, thinking: _Thinking) -> None:
     subscription = thinking.found(command.subscription)
     if subscription.paused_from is None or subscription.status(context.at) == "ended":
         raise _not_active(subscription, context.at)
-    if context.at < subscription.begins_at:
-        raise _too_early(f"it begins at {subscription.begins_at.isoformat()}")
     thinking.happen(
         s.SubscriptionResumed(
             **context.stamp(command.request_id), subscription=subscription.name, effective_at=context.at
@@ -223,15 +221,20 @@ def _effective_at(
 ) -> datetime:
     if running is None:
         return max(context.at, subscription.begins_at)
-    return context.at if command.at_once else running.ends_at
+    if not command.at_once:
+        return running.ends_at
+    if running.cut_days is not None:
+        raise _too_early(f"its period was ended since, at {running.ends_at.isoformat()}")
+    return context.at
 
 
-def _refuse_second(plan: str, thinking: _Thinking, but: str) -> None:
-    """A plan runs once on an account."""
+def _refuse_second(plan: str, start: datetime, thinking: _Thinking, but: str) -> None:
+    """A plan runs once on an account: where it is to end, until then."""
     now = thinking.context.now
     for other in thinking.state.by_name.values():
         taken = {other.plan, *(plan for _, plan in other.turns)}
-        if other.name != but and plan in taken and other.ended_from is None and other.status(now) != "ended":
+        over = other.status(now) == "ended" or (other.ended_from is not None and other.ended_from <= start)
+        if other.name != but and plan in taken and not over:
             raise AlreadySubscribed(
                 f"the plan {plan!r} runs already, as {other.name}", {"subscription": other.name, "plan": plan}
             )
@@ -270,7 +273,8 @@ def _settle(command: SettlePeriod, thinking: _Thinking) -> None:
             amount=amount,
             grant=f"{grant_name(subscription.name, period.number)}/rollover" if amount else "",
             starts_at=period.ends_at,
-            ends_at=following.ends_at if following is not None else period.ends_at,
+            # Where it was to end: it may have been cut since, even at its beginning.
+            ends_at=following.started.ends_at if following is not None else period.ends_at,
         )
     )
 
@@ -278,20 +282,22 @@ def _settle(command: SettlePeriod, thinking: _Thinking) -> None:
 def _drop(command: DropPeriod, thinking: _Thinking) -> None:
     subscription = thinking.state.by_name.get(command.subscription)
     period = subscription.period(command.number) if subscription is not None else None
-    if subscription is None or period is None:
+    if subscription is None or period is None or period.credited:
         return
-    if period.cut_days is not None:  # there is nothing to withdraw
-        if not period.credited:
+    if command.granted:
+        if period.cut_days is not None:  # there is nothing to withdraw
             thinking.happen(credited(subscription, period, 0, thinking.context))
         return
     context = thinking.context
     thinking.happen(cancelled(subscription, period, command.reason, context))
-    # Else the next one would be refused as well, for ever. Whoever has seen to it resumes.
+    # Else the next one would be refused as well, for ever. Whoever has seen to it resumes. Of several that are refused
+    # the pause is from the first one on.
+    paused_from = subscription.paused_from
     thinking.happen(
         s.SubscriptionPaused(
             **context.stamp(f"dropped/{subscription.name}/{period.number}"),
             subscription=subscription.name,
-            effective_at=period.starts_at,
+            effective_at=period.starts_at if paused_from is None else min(period.starts_at, paused_from),
         )
     )
 
@@ -301,8 +307,9 @@ def _close_off(thinking: _Thinking) -> None:
     context = thinking.context
     for subscription in thinking.state.by_name.values():
         start = subscription.next_start()
-        ahead = [p for p in subscription.periods if p.starts_at > context.at]
-        if start is None and not ahead and subscription.paused_from is None:
+        ahead = subscription.ahead(context.at)
+        may_resume = subscription.paused_from is not None and subscription.ended_from is None
+        if start is None and not ahead and not may_resume:
             continue
         if subscription.ended_from is not None and subscription.ended_from <= context.at:
             continue

@@ -14,7 +14,7 @@ from shared.contracts import subscriptions as s
 from shared.contracts.base import Event
 
 Status = Literal["waiting", "active", "paused", "ended"]
-PERIODS_KEPT = 3  # the one worked out ahead, the one that runs, the one before
+PERIODS_KEPT = 6  # the latest: half a year in which quota may answer for them
 UNSETTLED_KEPT = 24  # periods whose points may still roll over: quota says when they have expired
 
 
@@ -86,8 +86,9 @@ class Subscription:
         return next((p for p in reversed(self.periods) if p.starts_at <= at < p.ends_at), None)
 
     def ahead(self, at: datetime) -> list[Period]:
-        """Periods that have been worked out and have not begun at an instant."""
-        return [p for p in self.periods if p.starts_at > at]
+        """Periods that have been worked out and have not begun at an instant. One that was cut is over: whoever cut
+        it had a clock ahead of ours."""
+        return [p for p in self.periods if p.starts_at > at and p.cut_days is None]
 
     def plan_from(self, at: datetime) -> str:
         """The plan of a period that begins at `at`."""
@@ -117,6 +118,13 @@ class Subscription:
         return "paused" if self.paused_from is not None else "ended"
 
     # -- folding --------------------------------------------------------------------------------
+    def copy(self) -> Subscription:
+        """The same, folded apart from here on."""
+        made = copy.copy(self)
+        made.turns = list(self.turns)
+        made.periods = [copy.copy(period) for period in self.periods]
+        return made
+
     def evolve(self, event: Event) -> None:
         """Fold one event of this subscription."""
         match event:
@@ -126,8 +134,7 @@ class Subscription:
                 cancelled = self.period(event.number)
                 if cancelled is not None:
                     cancelled.cancelled = True
-                    self.periods.remove(cancelled)
-                    self._take_back(cancelled.before)
+                    self._take_back(cancelled)
             case s.PlanPeriodCut():
                 cut = self._period(event.number)
                 cut.ends_at, cut.cut_days = event.at, event.left_days
@@ -153,20 +160,33 @@ class Subscription:
     def _begin(self, event: s.PlanPeriodStarted) -> None:
         over = tuple(turn for turn in self.turns if turn[0] <= event.starts_at)
         before = Before(self.plan, self.months, over)
-        if event.plan != self.plan:
-            self.plan, self.months = event.plan, 0
         self.turns = self.turns[len(over) :]
-        self.months += 1
+        self._count(event.plan)
         self.number = event.number
         old = [p for p in self.periods[-UNSETTLED_KEPT:] if p.unsettled]
-        self.periods = [p for p in old if p not in self.periods[1 - PERIODS_KEPT :]] + self.periods[1 - PERIODS_KEPT :]
-        self.periods.append(Period(event, before))
+        kept = [p for p in old if p not in self.periods[1 - PERIODS_KEPT :]] + self.periods[1 - PERIODS_KEPT :]
+        # Should all that are kept be cancelled, those that are not must not begin again.
+        self.begins_at = max([self.begins_at, *(p.ends_at for p in self.periods if p not in kept)])
+        self.periods = [*kept, Period(event, before)]
 
-    def _take_back(self, before: Before) -> None:
-        """As it was before a period, but for what was asked since."""
-        self.plan, self.months = before.plan, before.months
-        since = min((at for at, _ in self.turns), default=None)
-        self.turns[:0] = [turn for turn in before.turns if since is None or turn[0] < since]
+    def _take_back(self, period: Period) -> None:
+        """As if it had never been: for the periods that follow it, else for what is still to come."""
+        later = self.periods[self.periods.index(period) + 1 :]
+        self.periods.remove(period)
+        self.plan, self.months, turns = period.before
+        if not later:  # as it was before, but for what was asked since
+            since = min((at for at, _ in self.turns), default=None)
+            self.turns[:0] = [turn for turn in turns if since is None or turn[0] < since]
+        for each in later:
+            each.before = Before(self.plan, self.months, turns + each.before.turns)
+            turns = ()
+            self._count(each.started.plan)
+
+    def _count(self, plan: str) -> None:
+        """A period more, of this plan."""
+        if plan != self.plan:
+            self.plan, self.months = plan, 0
+        self.months += 1
 
     def _period(self, number: int) -> Period:
         found = self.period(number)
@@ -191,4 +211,6 @@ class Subscriptions:
 
     def copy(self) -> Subscriptions:
         """To think a decision through on."""
-        return copy.deepcopy(self)
+        made = copy.copy(self)
+        made.by_name = {name: each.copy() for name, each in self.by_name.items()}
+        return made

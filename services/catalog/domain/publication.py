@@ -40,6 +40,7 @@ def judge(view: CatalogueView, command: c.Publish, now: datetime, tolerance_s: i
     horizon = Horizon(view, command.catalogue, command.effective_from)
     faults = structure_faults(all_places)
     faults += _past_faults(view, new, command.effective_from, now - timedelta(seconds=tolerance_s))
+    faults += _trial_faults(view, new)
     faults += reference_faults(horizon, new)
     faults += price_faults(horizon, new)
     return Publication(new, len(all_places) - len(new), tuple(faults))
@@ -77,6 +78,15 @@ def _past_faults(
                 place.key,
                 f"would change the past: known already, and {effective_from.isoformat()} is before the publication",
             )
+
+
+def _trial_faults(view: CatalogueView, new: Iterable[Place]) -> Iterator[Fault]:
+    """Who has taken a plan would come into a trial without asking for it, and have it a second time."""
+    for place in new:
+        if isinstance(place.item, c.Plan):
+            was_trial = {version.item.kind == "trial" for version in view.versions(c.Plan, place.key)}
+            if was_trial - {place.item.kind == "trial"}:
+                yield Fault(f"{place.path}.kind", place.key, "a trial stays one, and no other plan becomes one")
 
 
 def _priced_before(view: CatalogueView, place: Place) -> bool:

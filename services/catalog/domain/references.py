@@ -6,7 +6,7 @@ It knows what was published before, and nothing of prices: `completeness` looks 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -28,11 +28,6 @@ class Horizon:
         if (kind, key) in self._here:
             return self._here[kind, key]
         found = self._view.in_force(kind, key, self._at)
-        return None if found is None else found.item
-
-    def until_then(self, kind: type[Any], key: str) -> Any:
-        """The item that holds up to the instant, or None."""
-        found = self._view.in_force(kind, key, self._at - timedelta(microseconds=1))
         return None if found is None else found.item
 
     def before(self, kind: type[Any]) -> Iterator[Any]:
@@ -115,9 +110,6 @@ def _references(horizon: Horizon, item: Any) -> Iterator[tuple[str, str]]:
             for index, family in enumerate(item.scope.families):
                 if family not in horizon.families:
                     yield f".scope.families.{index}", f"no model on sale is of the family {family!r}"
-            sold = horizon.until_then(c.Plan, item.key)
-            if item.kind == "trial" and sold is not None and sold.kind != "trial":
-                yield ".kind", f"is {sold.kind} until then, and whoever has it would get a trial without taking it"
         case c.Policy():
             yield from _known(horizon, c.Operator, {".operator": item.operator})
             for index, name in enumerate(item.preferred):
