@@ -136,8 +136,8 @@ class Books:
         if isinstance(run, StatementRun):
             pairs = [name.rpartition("/")[0] for name in names]
             return answer | {"statements": pairs, "quota_positions": list(run.cut_offs)}
-        self._remember(run)
         if events:
+            self._remember(run)
             self._issued = [event.logged() for event in events if isinstance(event, NewEvent)]
             if telemetry.active():
                 trace_lines(events, run)
@@ -192,11 +192,8 @@ class Books:
 
     def _remember(self, run: BillRun) -> None:
         close = _close(run.command)
-        if run.issued:
-            self._progress.pop(close, None)
-            self._progress[close] = run.progress
-        if not run.remaining:  # who comes to be concerned by the period later is looked for anew
-            self._progress.pop(close, None)
+        self._progress.pop(close, None)
+        self._progress[close] = run.progress
         if len(self._progress) > CLOSES_REMEMBERED:
             del self._progress[next(iter(self._progress))]
 

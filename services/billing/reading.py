@@ -99,17 +99,13 @@ def _unbilled(operator: str, period: str, shard: int, quota_position: int) -> tu
 def concerned(period: str, quota_position: int | None = None) -> sa.ColumnElement[bool]:
     """Whether a period concerns an account: opened by its end, or with something of it by the cut-off all the same, as
     what was dated back before the opening."""
-    a, g, u, c = t.accounts.c, t.grants.c, t.usage.c, t.charges.c
-    wanted = [
-        sa.select(g.position).where(g.operator == a.operator, g.account == a.account, g.period == period),
-        sa.select(u.segment).where(u.operator == a.operator, u.account == a.account, u.period == period),
-        sa.select(c.position).where(c.operator == a.operator, c.account == a.account, c.period == period),
-    ]
+    a, g, u = t.accounts.c, t.grants.c, t.usage.c
+    granted = sa.select(g.position).where(g.operator == a.operator, g.account == a.account, g.period == period)
+    used = sa.select(u.segment).where(u.operator == a.operator, u.account == a.account, u.period == period)
     if quota_position is not None:
-        wanted[0] = wanted[0].where(g.position <= quota_position)
-        wanted[1] = wanted[1].where(u.segment <= quota_position)
+        granted, used = granted.where(g.position <= quota_position), used.where(u.segment <= quota_position)
     # Look-ups by index, as above, and only of accounts that are younger than the period.
-    dated_back = (of.limit(1).scalar_subquery().is_not(None) for of in wanted)
+    dated_back = (of.limit(1).scalar_subquery().is_not(None) for of in (granted, used))
     return sa.or_(a.opened_us < microseconds(period_bounds(period)[1]), *dated_back)
 
 

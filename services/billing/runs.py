@@ -36,9 +36,8 @@ class Progress(NamedTuple):
     """How far a close has come: every account up to `account` has its bill, and at most `unbilled` others have none.
 
     For one operator, period, shard and cut-off this only ever grows while no more than `void` of the operator's bills
-    for the period are void: what quota knew up to a position is what it is, and a bill stays. So it may be remembered
-    while some remain, and forgotten at will; a plan that is taken meanwhile, dated back before the account's opening,
-    may have to wait for the next close.
+    for the period are void: what quota knew up to a position is what it is, and a bill stays. So it may be remembered,
+    and forgotten at will.
     """
 
     account: str

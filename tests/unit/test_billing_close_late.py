@@ -10,7 +10,6 @@ import pytest
 from services.billing.application import BillingApplication
 from services.billing.domain.late import Earlier, carried
 from services.billing.questions import CloseStatus
-from shared.contracts import catalog as c
 from shared.contracts.base import Usage
 from shared.errors import MalformedCommand, NotCaughtUp
 from tests.unit.billing_world import (
@@ -19,7 +18,6 @@ from tests.unit.billing_world import (
     QuotaLog,
     bill_of,
     billing,
-    catalogue,
     follow,
     issue,
     july,
@@ -212,22 +210,6 @@ class TestDatedBackBeforeTheOpening:
         assert (shard["remaining"], shard["late"]) == (0, 1)
         assert issue(app, quota)["issued"] == 1
         assert kinds(bill_of(app, "young")) == [("usage", 1)]
-
-    def test_a_plan_taken_while_the_month_is_closed_is_billed_by_the_next_close(
-        self, tmp_path: Path, quota: QuotaLog
-    ) -> None:
-        quota.open(account="older")
-        quota.open(july(1, 0, 30), account="new")  # by name before those that have their bills by then
-        app, cut_off = billing(tmp_path), quota.head
-        plan = c.Plan(operator="sh-telecom", plan="p", name="P", kind="monthly", fee_fen=990)
-        follow(app, quota, catalogue(plan))
-        assert issue(app, quota, quota_position=cut_off, limit=1)["remaining"] == 1
-        taken = {"operator": "sh-telecom", "request_id": "s", "plan": "p", "occurred_at": june(30).isoformat()}
-        app.submit("subscribe", taken | {"account": "new"})
-        while issue(app, quota, quota_position=cut_off, limit=1)["remaining"]:
-            pass
-        issue(app, quota, quota_position=cut_off, limit=1)
-        assert kinds(bill_of(app, "new")) == [("plan_fee", 33)]
 
 
 class TestReversals:
