@@ -139,7 +139,10 @@ def test_a_replica_that_was_overtaken_reads_what_the_other_stored(
             assert theirs.follow(page[2:4]) == 4
         return at
 
-    monkeypatch.setattr(Projector, "position_in", race)
+    if database == "postgresql":
+        monkeypatch.setattr(Projector, "position_in", race)
+    else:  # lets one at a time in: nobody can come between our reading and our writing
+        raced.append(theirs.follow(page[2:4]) == 4)
     assert ours.follow(page[2:4]) == 4
     assert raced
     with pytest.raises(Conflict):

@@ -91,9 +91,9 @@ class Case(NamedTuple):
         return {"kind": kind, "request_id": self.name, **fields}
 
 
-def price(card: Card, usage: Fields, at: datetime) -> int:
+def price(card: Card, usage: Fields, at: datetime, given: int = 0) -> int:
     tokens = rates_of(usage)
-    return sum(count * rate for count, rate in zip(tokens, card.rates(tokens, at), strict=True))
+    return sum(count * rate for count, rate in zip(tokens, card.rates(tokens, at, given), strict=True))
 
 
 def open_account(case: Case) -> list[Fields]:
@@ -190,7 +190,7 @@ def settle(case: Case) -> list[Fields]:
     hold = case.hold()
     card = case.books.prices.card(hold.rate_card)
     assert card is not None
-    amount = rest = price(card, command["usage"], hold.reserved_at)
+    amount = rest = price(card, command["usage"], hold.reserved_at, hold.given)
     _owing_countable(account, amount)
     paid: dict[str, int] = {}
     for name, there in hold.remaining.items():
