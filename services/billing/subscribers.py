@@ -140,8 +140,8 @@ def _refuse_unless_open(command: s.Subscribe, account: _Account, at: datetime) -
     if account.closed:
         raise AccountClosed(f"account {command.operator}/{command.account} is closed")
     if microseconds(command.starts_at or at) < account.opened_us:  # its months before that have no bill
-        complaint = "the account was opened later"
-        raise MalformedCommand(f"occurred_at: {complaint}", {"fields": {"occurred_at": [complaint]}})
+        field, complaint = "occurred_at" if command.starts_at is None else "starts_at", "the account was opened later"
+        raise MalformedCommand(f"{field}: {complaint}", {"fields": {field: [complaint]}})
 
 
 def stream_of(operator: str, account: str) -> str:

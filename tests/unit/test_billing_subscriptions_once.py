@@ -315,8 +315,9 @@ class TestRefusals:
     def test_nothing_is_taken_before_the_account_is_opened(self, world: World) -> None:
         world.at("2026-07-02")
         world.open("b")
-        with pytest.raises(MalformedCommand):
-            world.take("small", "b", occurred_at="2026-06-20T00:00:00Z")
+        for field in ("occurred_at", "starts_at"):
+            with pytest.raises(MalformedCommand, match=field):
+                world.take("small", "b", **{field: "2026-06-20T00:00:00Z"})
 
     def test_on_a_closed_account_nothing_is_taken(self, world: World) -> None:
         world.of_quota("close_account")

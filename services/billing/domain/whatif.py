@@ -85,8 +85,9 @@ class Replay:
                 self._wallet.end(event)
 
     def _debit(self, event: q.TokensDebited) -> None:
-        began_at, given = self._held.pop(event.reservation, InParts(event.at))
-        if not event.final:
+        held = self._held.pop(event.reservation, None)
+        began_at, given = held or InParts(event.at)
+        if held is not None and not event.final:
             self._held[event.reservation] = InParts(began_at, given + event.usage.given)
         in_period = self._in_period(event.at)
         made = Priced(event.amount, event.rate_card)
