@@ -67,13 +67,16 @@ class PostgresLogRecorder(PostgresApplicationRecorder):
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int]:  # noqa: ARG002
         """The library's own door: append at the log's end, wherever that is."""
+        room = self._room
         with self.datastore.get_connection() as connection, connection.transaction(), connection.cursor() as cursor:
             first = self._next_position(cursor)
             rows = _rows_of(stored_events)
             self._refuse_taken(cursor, rows)
-            whole = self.pack(first, rows)
+            if (last := first + len(rows) - 1) > room:  # by our connection: those who wait for us may have all others
+                room = make_room(connection, last, self.partition)
             with cursor.copy(COPY) as copy:
-                copy.write(whole)
+                copy.write(packed(first, rows))
+        self._room = max(self._room, room)  # not before: it could have been rolled back
         return list(range(first, first + len(stored_events)))
 
     def _next_position(self, cursor: psycopg.Cursor[psycopg.rows.DictRow]) -> int:

@@ -302,3 +302,27 @@ def test_a_log_from_before_there_were_partitions(postgres_database: str) -> None
         assert [(p.first, p.last) for p in log.recorder.partitions()] == [(1, 5), (6, 5 + EACH)]
         assert log.last_version("o/a") == 6
     made.dispose()
+
+
+def test_who_appends_by_the_librarys_door_needs_one_connection(
+    postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With two, writers who wait for one another could have all of the pool between them."""
+    made = engine(postgres_database)
+    migrate(made, "quota")
+    made.dispose()
+    with contextlib.closing(EventLog(postgres_database, partition=EACH)) as log:
+        real, held = log.recorder.datastore.get_connection, []
+
+        @contextlib.contextmanager
+        def counted() -> Iterator[object]:
+            assert not held
+            held.append(1)
+            with real() as connection:
+                yield connection
+            held.pop()
+
+        monkeypatch.setattr(log.recorder.datastore, "get_connection", counted)
+        for n in range(1, 3 * EACH, 10):
+            log.recorder.insert_events([StoredEvent("o/a", n + k, "t:1", b"{}") for k in range(10)])
+        assert len(log.recorder.partitions()) >= 3
